@@ -1,0 +1,351 @@
+"""What the server costs on top of the engine it embeds: tokens/s and time to first token, side by side in one run.
+
+    python benchmarks/engine.py [--model PATH.gguf] [--streams 1,4,8,16] [--rounds 3] [--json FILE]
+
+Two servers are kept loaded in processes of their own, the bare engine (xllamacpp, driven by its own threads) and
+Chatport (a real port, driven over HTTP from here), with the same model, slots, window and threads. Rounds alternate
+A/B/A/B, each figure is the best round of its side, so that a noisy neighbour hurts neither. Every request has a prompt
+of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides).
+
+Goals (issue 2): tokens/s >= 0.95 of bare at 1 and 4 streams, >= 0.90 at 8 and 16; first token at most 15 ms later at 1
+stream; loop lag p99 <= 10 ms; ready <= 3 s; resident <= 400 MB with the default configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+NEW_TOKENS = 96
+SLOTS = 16
+CONTEXT = 8192
+END_TOKENS = (0, 2)
+"""`<|endoftext|>` and `<|im_end|>` of SmolLM2."""
+KEY = "sk-bench-000000000000000000000000"
+SYSTEM = "You are a helpful assistant."
+READY_WITHIN = 60.0
+SAMPLE_EVERY = 0.005
+"""Seconds between two looks at the event loop's lag."""
+
+
+def prompt_text(serial: int) -> str:
+    return f"Story number {serial}. Please tell me a long story about a lighthouse keeper, a storm, and a ship that came home late one winter."
+
+
+@dataclass
+class Wave:
+    """One wave of N requests at once."""
+
+    tokens: int
+    seconds: float
+    first: list[float]
+    """Seconds to the first token, one per request."""
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds
+
+
+# --- The bare engine: a child process that runs a wave for each number it reads ---------------------------------------
+
+
+def bare_engine(model: str, threads: int) -> None:
+    import xllamacpp as xl  # noqa: PLC0415  only this child needs it
+
+    params = xl.CommonParams()
+    params.model.path, params.n_parallel, params.n_ctx, params.kv_unified = model, SLOTS, CONTEXT, True
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_batch = params.n_ubatch = 512
+    params.cache_ram_mib = 0
+    params.verbosity, params.fit_params, params.ui = 0, False, False
+    params.hostnames = [os.path.join(tempfile.mkdtemp(prefix="bare-"), "e.sock")]
+    server = xl.Server(params)
+    print("ready", flush=True)
+    serial = 0
+    for line in sys.stdin:
+        streams = int(line)
+        serial += streams
+        wave = bare_wave(server, range(serial - streams, serial))
+        print(json.dumps(wave.__dict__), flush=True)
+
+
+def bare_wave(server: Any, serials: range) -> Wave:
+    first: list[float] = []
+    made: list[int] = []
+    start = time.perf_counter()
+
+    def one(serial: int) -> None:
+        seen = [0.0, 0]
+
+        def on_chunk(chunk: dict[str, Any]) -> bool:
+            if not seen[0] and chunk.get("choices"):
+                seen[0] = time.perf_counter() - start
+            if usage := chunk.get("usage"):
+                seen[1] = usage["completion_tokens"]
+            return False
+
+        server.handle_completions(bare_body(serial), on_chunk)
+        first.append(seen[0])
+        made.append(int(seen[1]))
+
+    workers = [threading.Thread(target=one, args=(serial,)) for serial in serials]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return Wave(sum(made), time.perf_counter() - start, first)
+
+
+def bare_body(serial: int) -> dict[str, Any]:
+    turns = [("system", SYSTEM), ("user", prompt_text(serial))]
+    prompt = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + "<|im_start|>assistant\n"
+    return {
+        "prompt": prompt,
+        "max_tokens": NEW_TOKENS,
+        "temperature": 0.0,
+        "logit_bias": [[token, -100] for token in END_TOKENS],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+class Bare:
+    def __init__(self, model: str, threads: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--child", "bare", "--model", model, "--threads", str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def wave(self, streams: int) -> Wave:
+        assert self.process.stdin is not None
+        print(streams, file=self.process.stdin, flush=True)
+        return Wave(**json.loads(self._read()))
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+# --- Chatport: a child process with a real port and a watch on its event loop ------------------------------------------
+
+
+def our_server(config_file: str) -> None:
+    """Serves as `chatport serve` does, and prints the loop's lag (ms: p50, p99, max) when it ends."""
+    from chatport import config, runtime  # noqa: PLC0415  only this child needs them
+
+    lags: list[float] = []
+
+    async def watch_the_loop() -> None:
+        while True:
+            due = time.perf_counter() + SAMPLE_EVERY
+            await asyncio.sleep(SAMPLE_EVERY)
+            lags.append(time.perf_counter() - due)
+
+    async def on_ready(_: object) -> None:
+        print("ready", flush=True)
+
+    async def serve() -> None:
+        settings = config.load(Path(config_file), os.environ)
+        sock = socket.create_server((settings.server.host, settings.server.port))
+        watching = asyncio.create_task(watch_the_loop())
+        try:
+            await runtime.serve(settings, sock, on_ready)
+        finally:
+            watching.cancel()
+
+    runtime.run(serve())
+    ordered = sorted(lag * 1000 for lag in lags)
+    print(json.dumps([ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1]]), flush=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+class Ours:
+    def __init__(self, model: str, threads: int, home: Path) -> None:
+        self.port = free_port()
+        home.mkdir(exist_ok=True)
+        config_file = home / "chatport.toml"
+        config_file.write_text(
+            f'[server]\nport = {self.port}\n[[models]]\nid = "m"\nbackend = "llama"\npath = {json.dumps(model)}\n'
+            f'slots = {SLOTS}\ncontext = {CONTEXT}\nthreads = {threads}\nsystem_prompt = "{SYSTEM}"\n'
+        )
+        environ = os.environ | {"CHATPORT_HOME": str(home), "CHATPORT_BOOTSTRAP_KEY": KEY}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--child", "ours", "--config", str(config_file)],
+            stdout=subprocess.PIPE, text=True, env=environ,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        while (line := self.process.stdout.readline()) and line.strip() != "ready":
+            pass
+        self.serial = 1_000_000
+
+    def wave(self, streams: int) -> Wave:
+        self.serial += streams
+        return asyncio.run(self._wave(range(self.serial - streams, self.serial)))
+
+    async def _wave(self, serials: range) -> Wave:
+        start = time.perf_counter()
+        done = await asyncio.gather(*(self._one(serial, start) for serial in serials))
+        return Wave(sum(tokens for tokens, _ in done), time.perf_counter() - start, [first for _, first in done])
+
+    async def _one(self, serial: int, start: float) -> tuple[int, float]:
+        body = {
+            "model": "m", "stream": True, "stream_options": {"include_usage": True}, "temperature": 0,
+            "max_tokens": NEW_TOKENS, "messages": [{"role": "user", "content": prompt_text(serial)}],
+            "logit_bias": {str(token): -100 for token in END_TOKENS},
+        }  # fmt: skip
+        payload = json.dumps(body).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+            b"content-type: application/json\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b"
+            % (KEY.encode(), len(payload), payload)
+        )
+        first, tokens = 0.0, 0
+        async for line in reader:
+            if not first and b'"content":"' in line and b'"content":""' not in line:
+                first = time.perf_counter() - start
+            if line.startswith(b"data: {") and b'"choices":[]' in line:
+                tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+        writer.close()
+        assert tokens, "the server's answer had no usage"
+        return tokens, first
+
+    def close(self) -> list[float]:
+        """Ends the server; its loop's lag in ms: p50, p99, max."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = self.process.communicate(timeout=60)
+        lag: list[float] = json.loads(out.strip().splitlines()[-1])
+        return lag
+
+
+# --- What the default installation takes -------------------------------------------------------------------------------
+
+
+def default_start(model: str, home: Path) -> tuple[float, float]:
+    """Seconds until `chatport serve` is ready, and MB resident after one answer, with the default configuration."""
+    port = free_port()
+    home.mkdir(exist_ok=True)
+    environ = os.environ | {"CHATPORT_HOME": str(home), "CHATPORT_BOOTSTRAP_KEY": KEY}
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chatport", "serve", "--port", str(port), "--model", model],
+        env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while not answers(port):
+            assert time.perf_counter() - start < READY_WITHIN, "not ready"
+            time.sleep(0.01)
+        return time.perf_counter() - start, psutil.Process(process.pid).memory_info().rss / 1e6
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def answers(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1) as sock:
+            sock.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            return b" 200 " in sock.recv(64)
+    except OSError:
+        return False
+
+
+# --- The run -----------------------------------------------------------------------------------------------------------
+
+
+def best(waves: Sequence[Wave]) -> tuple[float, float]:
+    """Tokens/s of the best wave, and the best wave's median time to the first token in ms."""
+    return max(wave.rate for wave in waves), min(statistics.median(wave.first) for wave in waves) * 1000
+
+
+def measure(model: str, threads: int, streams: Sequence[int], rounds: int, home: Path) -> dict[str, Any]:
+    bare, ours = Bare(model, threads), Ours(model, threads, home / "ours")
+    table = []
+    try:
+        for n in (1, *streams):  # the first is thrown away: both sides warm up
+            a, b = [], []
+            for _ in range(rounds):
+                a.append(bare.wave(n))
+                b.append(ours.wave(n))
+            (bare_rate, bare_first), (our_rate, our_first) = best(a), best(b)
+            table.append({
+                "streams": n, "bare_tok_s": bare_rate, "ours_tok_s": our_rate, "ratio": our_rate / bare_rate,
+                "bare_first_ms": bare_first, "ours_first_ms": our_first,
+            })  # fmt: skip
+    finally:
+        lag = ours.close()
+        bare.close()
+    ready, resident = default_start(model, home / "default")
+    return {"streams": table[1:], "loop_lag_ms": lag, "ready_s": ready, "resident_mb": resident}
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{'streams':>8}{'bare tok/s':>12}{'ours tok/s':>12}{'ratio':>8}{'bare first ms':>15}{'ours first ms':>15}")
+    for row in result["streams"]:
+        print(
+            f"{row['streams']:>8}{row['bare_tok_s']:>12.1f}{row['ours_tok_s']:>12.1f}{row['ratio']:>8.3f}"
+            f"{row['bare_first_ms']:>15.0f}{row['ours_first_ms']:>15.0f}"
+        )
+    p50, p99, top = result["loop_lag_ms"]
+    print(f"loop lag p50 {p50:.1f} ms, p99 {p99:.1f} ms, max {top:.1f} ms")
+    print(f"default server: ready after {result['ready_s']:.2f} s, {result['resident_mb']:.0f} MB resident")
+
+
+def default_model() -> str:
+    import platformdirs  # noqa: PLC0415
+
+    home = os.environ.get("CHATPORT_HOME") or platformdirs.user_data_dir("chatport", appauthor=False)
+    return str(Path(home) / "models" / "smollm2-135m.gguf")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=default_model(), help="the GGUF file (default: the fetched SmolLM2)")
+    parser.add_argument("--streams", default="1,4,8,16", help="concurrent streams to measure")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds per side; the best counts")
+    parser.add_argument("--threads", type=int, default=len(psutil.Process().cpu_affinity() or [1]))
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    parser.add_argument("--child", choices=["bare", "ours"], help=argparse.SUPPRESS)
+    parser.add_argument("--config", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "bare":
+        return bare_engine(options.model, options.threads)
+    if options.child == "ours":
+        return our_server(options.config)
+    streams = [int(n) for n in options.streams.split(",")]
+    with tempfile.TemporaryDirectory() as home:
+        result = measure(options.model, options.threads, streams, options.rounds, Path(home))
+    show(result)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""Every setting: its name, what it means, what is allowed, what it is when not set.
+
+These structs are the only list of settings there is. Names and meanings are public: a file that is valid today stays so.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+def about(description: str) -> Meta:
+    """What a setting means, in one sentence. It stands in a table of `docs/configuration.md`: no `|` in it."""
+    return Meta(description=description)
+
+
+def matching(pattern: str, allowed: str) -> Meta:
+    """Text of one form, and the words for that form in an error's sentence."""
+    return Meta(pattern=pattern, extra={"allowed": allowed})
+
+
+Seconds = Annotated[float, Meta(ge=0, le=86_400)]
+PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Word = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, matching(r"^[^\s\x00-\x1f\x7f]{1,128}\Z", "1 to 128 characters without white space")]
+StoreUrl = Annotated[
+    str, matching(r"^(sqlite|postgresql)://.", '"sqlite:///PATH" or "postgresql://USER@HOST/DATABASE"')
+]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class ServerConfig(Settings):
+    """Where the server listens, and how much it lets one client take."""
+
+    host: Annotated[Word, about("Address to listen on. The default can be reached from this machine only.")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65_535), about("Port to listen on. 0 takes any free one; start-up says which.")
+    ] = 8000
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], about("The least severe lines that are logged.")
+    ] = "info"
+    log_format: Annotated[Literal["plain", "json"], about("Log lines for people, or for programs.")] = "plain"
+    cors_origins: Annotated[
+        tuple[Word, ...],
+        about('Origins of the web pages that may call this server, such as "https://app.example"; "*" is any.'),
+    ] = ()
+    drain_seconds: Annotated[
+        Seconds, about("How long running requests may go on after SIGTERM or Ctrl-C. A second signal ends at once.")
+    ] = 30.0
+    max_body_bytes: Annotated[
+        int, Meta(ge=KIB, le=1024 * MIB), about("Size of a request's body, images included. Above it the reply is 413.")
+    ] = 32 * MIB
+    max_header_bytes: Annotated[
+        int, Meta(ge=KIB, le=MIB), about("Size of a request's first line and headers together.")
+    ] = 64 * KIB
+    header_seconds: Annotated[PositiveSeconds, about("Time a client has to send a request's headers.")] = 10.0
+    body_seconds: Annotated[PositiveSeconds, about("Time a client has to send a request's body.")] = 60.0
+    idle_seconds: Annotated[
+        PositiveSeconds, about("How long a connection without a request stays open (keep-alive).")
+    ] = 75.0
+    max_connections: Annotated[
+        int, Meta(ge=1, le=1_000_000), about("Open connections. One more is answered with 503 and closed.")
+    ] = 1000
+    max_json_depth: Annotated[
+        int, Meta(ge=8, le=512), about("How deep a request's arrays and objects may nest, JSON schemas included.")
+    ] = 64
+    max_messages: Annotated[int, Meta(ge=1, le=1_000_000), about("Messages in one request.")] = 4096
+    stream_commit_after: Annotated[
+        Seconds,
+        about(
+            "Seconds without a first token after which a stream's head is sent, so that proxies go on waiting. "
+            "Up to then a failure is an ordinary HTTP error."
+        ),
+    ] = 20.0
+    keepalive_seconds: Annotated[
+        PositiveSeconds, about("Seconds of silence after which a stream sends a comment, which clients skip.")
+    ] = 15.0
+
+
+class StoreConfig(Settings):
+    """Where keys and stored completions are kept."""
+
+    url: Annotated[
+        StoreUrl | None, about("The database. Not set: the SQLite file `chatport.db` in `CHATPORT_HOME`.")
+    ] = None
+    durability: Annotated[
+        Literal["process", "power"],
+        about('What a confirmed write outlives: "process" a killed server, "power" a power cut too, but is slower.'),
+    ] = "process"
+
+
+class LlamaModel(Settings, tag="llama", tag_field="backend"):
+    """A model that runs inside the process, from a GGUF file."""
+
+    id: Annotated[Name, about("The model's name in requests and replies.")]
+    path: Annotated[
+        Word,
+        about(
+            "A name that `chatport models list` shows, or a `.gguf` file, relative to the folder of the configuration file."
+        ),
+    ]
+    aliases: Annotated[
+        tuple[Name, ...], about("Further names that requests may use. The reply's `model` is the id all the same.")
+    ] = ()
+    slots: Annotated[
+        int, Meta(ge=1, le=256), about("Answers that are generated at the same time. They share the context window.")
+    ] = 4
+    context: Annotated[
+        Annotated[int, Meta(ge=256, le=16_777_216)] | None,
+        about("Tokens in the context window. Not set: as many as the model was made for."),
+    ] = None
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None, about("Threads that compute. Not set: one for each core.")
+    ] = None
+    queue: Annotated[
+        int, Meta(ge=0, le=100_000), about("Requests that may wait for a slot. One more is answered with 503.")
+    ] = 64
+    system_prompt: Annotated[
+        Word | None,
+        about("Used where a request has no system message. Not set: whatever the model's own template says."),
+    ] = None
+    gpu_layers: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000)] | Literal["auto"],
+        about('Layers that are computed on the GPU. "auto": as many as fit; 0: none.'),
+    ] = "auto"
+    default_max_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=16_777_216)] | None,
+        about("Tokens of output where the request sets no limit. Not set: up to the end of the window."),
+    ] = None
+    owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
+
+
+class ScriptedModel(Settings, tag="scripted", tag_field="backend"):
+    """A model that says what it is told: for tests, load tests and dry runs."""
+
+    id: Annotated[Name, about("The model's name in requests and replies.")]
+    aliases: Annotated[
+        tuple[Name, ...], about("Further names that requests may use. The reply's `model` is the id all the same.")
+    ] = ()
+    reply: Annotated[
+        tuple[str, ...] | None,
+        about("The pieces of every answer. Not set: it echoes the last user message."),
+    ] = None
+    delay_ms: Annotated[int, Meta(ge=0, le=600_000), about("Milliseconds to wait before each piece.")] = 0
+    fail_status: Annotated[
+        Annotated[int, Meta(ge=400, le=599)] | None, about("Fail every request as an upstream with this status would.")
+    ] = None
+    owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
+
+
+ModelConfig = LlamaModel | ScriptedModel
+
+
+DEFAULT_ALIASES = ("gpt-4", "gpt-3.5-turbo")
+"""Names that every example of the API uses: a server without a configuration file must answer to them."""
+
+DEFAULT_MODEL = LlamaModel(
+    id="smollm2-135m",
+    path="smollm2-135m",
+    aliases=DEFAULT_ALIASES,
+    slots=4,
+    # With the prompt of its own template the model does not know the capital of France; with this one it does.
+    system_prompt="You are a helpful assistant.",
+    # So small a model rambles: without a limit an answer may fill the whole window.
+    default_max_tokens=512,
+)
+"""What is served when neither a file nor a flag names a model."""
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All that is set, with defaults filled in. Only `runtime.py` and the CLI read it; all others get plain values."""
+
+    server: ServerConfig = ServerConfig()
+    store: StoreConfig = StoreConfig()
+    models: tuple[ModelConfig, ...] = (DEFAULT_MODEL,)
+    home: Path
+    """The folder of the database and the models; absolute."""
+    source: Path | None = None
+    """The file that was read, None without one."""
+
+    @property
+    def default_models(self) -> bool:
+        """Whether nobody chose a model."""
+        return self.models == (DEFAULT_MODEL,)
+
+    @property
+    def store_url(self) -> str:
+        """The database's URL, the default filled in."""
+        return self.store.url or f"sqlite:///{self.home / 'chatport.db'}"
+
+    @property
+    def models_folder(self) -> Path:
+        """Where pulled models are kept."""
+        return self.home / "models"

@@ -1,0 +1,215 @@
+"""One request, top to bottom: the only place where policy and backends meet.
+
+    decoded request → the model it names → what that model can't do → an earlier reply to the same Idempotency-Key →
+    the most it can cost → a backend → chunks held to the grammar → frames or one JSON body → stored, kept for replay
+
+Everything up to the first real chunk raises, and `web/` makes a clean HTTP error of it; later errors travel in the
+stream (`delivery.py`). Cancelling the task that runs `run` is how a client leaves: every stage is a context that frees
+what it holds on the way out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from secrets import token_hex
+
+from msgspec import Struct, json, structs
+
+from chatport.backends.base import Backend
+from chatport.delivery import EVENT_STREAM, JSON, STREAM_HEADERS, Delivery, Headers, Sink, as_api_error
+from chatport.policy.catalog import Catalog, Model
+from chatport.policy.features import refuse_unsupported
+from chatport.policy.keys import Caller
+from chatport.policy.replays import Claim, Replay, Replays
+from chatport.policy.stored import StoredCompletions
+from chatport.targets import Bound, Target
+from chatport.wire import sse
+from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.stream import Aggregator, Envelope, StreamNormaliser
+
+API_VERSION = b"2020-10-01"
+"""`openai-version`, as the original sends it (contract.md §11)."""
+
+
+class Call(Struct, frozen=True, kw_only=True):
+    """A request and who sent it, as it comes from the web room."""
+
+    id: str
+    """The reply's `x-request-id`."""
+    caller: Caller
+    request: ChatRequest
+    body: bytes
+    """As received: what an Idempotency-Key is compared by."""
+    idempotency_key: str | None
+    received: float
+    """`time.perf_counter()` when the head was read."""
+
+
+class Pace(Struct, frozen=True, kw_only=True):
+    """How long a stream may be silent, in seconds."""
+
+    commit_after: float = 20.0
+    """Before the first chunk: then the head goes out, and errors can only travel in the stream."""
+    keepalive: float = 15.0
+    """Between signs of life after that."""
+
+
+class Route(Struct, frozen=True):
+    """Where one call goes: the model it named, the target that answers, what that can cost at most."""
+
+    model: Model
+    target: Target
+    bound: Bound
+    backend: Backend
+
+
+class Pipeline:
+    def __init__(
+        self,
+        catalog: Catalog,
+        backends: Mapping[str, Backend],
+        replays: Replays,
+        stored: StoredCompletions,
+        pace: Pace = Pace(),  # noqa: B008  frozen
+    ) -> None:
+        self.catalog = catalog
+        self.backends = backends
+        self.replays = replays
+        self.stored = stored
+        self.pace = pace
+
+    async def run(self, call: Call, sink: Sink) -> None:
+        """Answers one call into the sink. Raises ApiError (or what `as_api_error` knows) while no head is out."""
+        model = self.catalog.find(call.request, call.caller)
+        refuse_unsupported(call.request, model.targets[0])
+        async with self._claim(call) as claim:
+            if claim is not None and claim.replay is not None:
+                await self._replay(call, claim.replay, sink)
+                return
+            route = await self._route(model, call.request)
+            if call.request.stream:
+                await self._stream(call, route, claim, sink)
+            else:
+                await self._complete(call, route, claim, sink)
+
+    async def _route(self, model: Model, request: ChatRequest) -> Route:
+        target = model.targets[0]
+        backend = self.backends[target.backend]
+        return Route(model, target, await backend.bound(target, request), backend)
+
+    async def _complete(self, call: Call, route: Route, claim: Claim | None, sink: Sink) -> None:
+        answer = await route.backend.complete(route.target, call.request, route.bound)
+        completion = in_envelope(answer, envelope(route))
+        if call.request.store:
+            completion = await self.stored.save(call.caller, completion, call.request)
+        body = json.encode(completion)
+        if claim is not None:
+            await claim.keep(JSON.decode(), body)
+        async with Delivery(sink, lambda: head(call, JSON, route, length=len(body))) as delivery:
+            await delivery.send(body)
+            await delivery.end()
+
+    async def _stream(self, call: Call, route: Route, claim: Claim | None, sink: Sink) -> None:
+        delivery = Delivery(
+            sink,
+            lambda: head(call, EVENT_STREAM, route),
+            commit_after=self.pace.commit_after,
+            keepalive=self.pace.keepalive,
+            keep_copy=claim is not None,
+        )
+        async with delivery:
+            try:
+                await self._push(call, route, delivery)
+                if claim is not None and delivery.copy is not None:
+                    await claim.keep(EVENT_STREAM.decode(), b"".join([*delivery.copy, sse.DONE]))
+            except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left
+                await delivery.fail(as_api_error(exc))
+            else:
+                await delivery.send(sse.DONE)
+                await delivery.end()
+
+    async def _push(self, call: Call, route: Route, delivery: Delivery) -> None:
+        """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
+        request = call.request
+        grammar = stream_grammar(route, request)
+        whole = Aggregator(grammar.envelope) if request.store else None
+        async with route.backend.stream(route.target, request, route.bound) as chunks:
+            async for raw in chunks:
+                for chunk in grammar.push(raw):
+                    if whole is not None:
+                        whole.push(chunk)
+                    await delivery.send(sse.frame(chunk))
+        for chunk in grammar.finish():
+            await delivery.send(sse.frame(chunk))
+        if whole is not None:
+            await self.stored.save(call.caller, whole.result(grammar.usage), request)
+
+    @asynccontextmanager
+    async def _claim(self, call: Call) -> AsyncIterator[Claim | None]:
+        if call.idempotency_key is None:
+            yield None
+            return
+        async with self.replays.claim(call.caller.key_id, call.idempotency_key, call.body, time.time()) as claim:
+            yield claim
+
+    async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
+        content_type = replay.content_type.encode()
+        length = len(replay.body) if content_type == JSON else None
+        async with Delivery(sink, lambda: [*head(call, content_type, None, length=length), REPLAYED]) as delivery:
+            await delivery.send(replay.body)
+            await delivery.end()
+
+
+REPLAYED = (b"x-chatport-replayed", b"true")
+"""On a reply that an Idempotency-Key brought back: it cost nothing."""
+
+
+def envelope(route: Route) -> Envelope:
+    """What every chunk of one answer, or its completion, carries: made here, whatever the backend said."""
+    return Envelope(
+        id=f"chatcmpl-{token_hex(12)}",
+        created=int(time.time()),
+        model=route.model.id,
+        system_fingerprint=route.target.fingerprint,
+    )
+
+
+def stream_grammar(route: Route, request: ChatRequest) -> StreamNormaliser:
+    options = request.stream_options
+    return StreamNormaliser(
+        envelope(route),
+        request.choices,
+        include_usage=request.include_usage,
+        include_obfuscation=bool(options and options.include_obfuscation),
+    )
+
+
+def in_envelope(answer: ChatCompletion, outer: Envelope) -> ChatCompletion:
+    """The backend's completion under our own id, time and names."""
+    return structs.replace(
+        answer,
+        id=outer.id,
+        created=outer.created,
+        model=outer.model,
+        system_fingerprint=outer.system_fingerprint,
+        service_tier=outer.service_tier,
+    )
+
+
+def head(call: Call, content_type: bytes, route: Route | None, *, length: int | None = None) -> Headers:
+    """The headers of a successful create (contract.md §11); asked for at the moment they leave."""
+    headers = [
+        (b"content-type", content_type),
+        (b"openai-processing-ms", b"%d" % ((time.perf_counter() - call.received) * 1000)),
+        (b"openai-version", API_VERSION),
+    ]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    if content_type == EVENT_STREAM:
+        headers += STREAM_HEADERS
+    if route is not None and route.bound.clamped is not None:
+        headers.append((b"x-chatport-clamped", b"%d" % route.bound.clamped))
+    return headers

@@ -1,0 +1,66 @@
+"""Models, their names, and who may use them."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatport.policy.catalog import Catalog, Model
+from chatport.policy.keys import Caller
+from chatport.targets import Target
+from chatport.wire.chat import ChatRequest, UserMessage
+from chatport.wire.errors import AccessDenied, ModelNotFound
+
+
+def model(name: str, *aliases: str) -> Model:
+    target = Target(id=name, backend=name, model=name)
+    return Model(id=name, aliases=aliases, targets=(target,), created=1, owned_by="chatport", context_length=8192)
+
+
+def caller(*models: str) -> Caller:
+    return Caller(key_id="key_1", name="test", admin=False, models=frozenset(models) if models else None)
+
+
+def asking_for(name: str) -> ChatRequest:
+    return ChatRequest(model=name, messages=[UserMessage(content="hi")])
+
+
+CATALOG = Catalog([model("small", "gpt-4", "gpt-3.5-turbo"), model("owner/big:7b")])
+
+
+@pytest.mark.parametrize(("name", "found"), [("small", "small"), ("gpt-4", "small"), ("owner/big:7b", "owner/big:7b")])
+def test_a_model_answers_to_all_its_names(name: str, found: str) -> None:
+    assert CATALOG.find(asking_for(name), caller()).id == found
+
+
+def test_an_unknown_model_is_named_with_what_there_is() -> None:
+    with pytest.raises(ModelNotFound, match="gpt-5.*Available: small, gpt-4") as caught:
+        CATALOG.find(asking_for("gpt-5"), caller())
+    assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
+
+
+def test_a_key_with_a_list_reaches_only_what_is_on_it() -> None:
+    with pytest.raises(AccessDenied, match="It may use: gpt-4"):
+        CATALOG.find(asking_for("small"), caller("gpt-4"))
+    assert CATALOG.find(asking_for("gpt-4"), caller("gpt-4")).id == "small"
+
+
+def test_a_key_that_has_the_model_has_its_aliases() -> None:
+    assert CATALOG.find(asking_for("gpt-4"), caller("small")).id == "small"
+
+
+def test_an_unknown_model_is_404_even_for_a_key_with_a_list() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        CATALOG.find(asking_for("nothing"), caller("gpt-4"))
+    assert "big" not in caught.value.message
+
+
+@pytest.mark.parametrize("who", [caller(), caller("gpt-4"), caller("owner/big:7b", "gone")])
+def test_every_name_listed_is_accepted_and_retrievable(who: Caller) -> None:
+    for entry in CATALOG.listing(who):
+        assert CATALOG.describe(entry.id, who) == entry
+        CATALOG.find(asking_for(entry.id), who)
+
+
+def test_the_listing_holds_aliases_and_what_a_client_builder_wants_to_know() -> None:
+    assert [entry.id for entry in CATALOG.listing(caller())] == ["small", "gpt-4", "gpt-3.5-turbo", "owner/big:7b"]
+    assert CATALOG.listing(caller())[1].context_length == 8192
