@@ -45,7 +45,8 @@ SAMPLE_EVERY = 0.005
 
 
 def prompt_text(serial: int) -> str:
-    return f"Story number {serial}. Please tell me a long story about a lighthouse keeper, a storm, and a ship that came home late one winter."
+    story = "a lighthouse keeper, a storm, and a ship that came home late one winter"
+    return f"Story number {serial}. Please tell me a long story about {story}."
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Wave:
         return self.tokens / self.seconds
 
 
-# --- The bare engine: a child process that runs a wave for each number it reads ---------------------------------------
+# --- The bare engine: a child process that runs a wave for each number it reads --------------------------------------
 
 
 def bare_engine(model: str, threads: int) -> None:
@@ -148,7 +149,7 @@ class Bare:
         self.process.wait(30)
 
 
-# --- Chatport: a child process with a real port and a watch on its event loop ------------------------------------------
+# --- Chatport: a child process with a real port and a watch on its event loop ----------------------------------------
 
 
 def our_server(config_file: str) -> None:
@@ -244,7 +245,7 @@ class Ours:
         return lag
 
 
-# --- What the default installation takes -------------------------------------------------------------------------------
+# --- What the default installation takes -----------------------------------------------------------------------------
 
 
 def default_start(model: str, home: Path) -> tuple[float, float]:
@@ -276,7 +277,7 @@ def answers(port: int) -> bool:
         return False
 
 
-# --- The run -----------------------------------------------------------------------------------------------------------
+# --- The run ---------------------------------------------------------------------------------------------------------
 
 
 def best(waves: Sequence[Wave]) -> tuple[float, float]:

@@ -115,7 +115,7 @@ class Delivery:
         await self._sink.end()
 
     async def fail(self, error: ApiError) -> None:
-        """Raises the error while the head is not out yet; afterwards says it in the stream and ends that (§10, 11-12)."""
+        """Raises the error while no head is out; afterwards says it in the stream and ends that (§10, 11-12)."""
         await self._beaten()
         if not self.committed:
             raise error

@@ -10,7 +10,6 @@ what it holds on the way out.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ from chatport.policy.replays import Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
 from chatport.targets import Bound, Target
 from chatport.wire import sse
-from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.stream import Aggregator, Envelope, StreamNormaliser
 
 API_VERSION = b"2020-10-01"

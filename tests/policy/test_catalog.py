@@ -33,7 +33,7 @@ def test_a_model_answers_to_all_its_names(name: str, found: str) -> None:
 
 
 def test_an_unknown_model_is_named_with_what_there_is() -> None:
-    with pytest.raises(ModelNotFound, match="gpt-5.*Available: small, gpt-4") as caught:
+    with pytest.raises(ModelNotFound, match=r"gpt-5.*Available: small, gpt-4") as caught:
         CATALOG.find(asking_for("gpt-5"), caller())
     assert (caught.value.param, caught.value.code) == ("model", "model_not_found")
 

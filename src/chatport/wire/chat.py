@@ -443,7 +443,7 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
     usage: Usage
     system_fingerprint: str
     service_tier: str = "default"
-    metadata: dict[str, str] | None | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType | None = UNSET
 
 
 # --- Chunks of a streamed answer (§10) -------------------------------------------------------------------------------
@@ -471,8 +471,8 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
 class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | None | UnsetType = UNSET
-    refusal: str | None | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    refusal: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     function_call: FunctionDelta | UnsetType = UNSET
@@ -495,7 +495,7 @@ class ChatChunk(Struct, frozen=True, kw_only=True):
     choices: list[ChunkChoice]
     system_fingerprint: str
     service_tier: str | UnsetType = UNSET
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
     obfuscation: str | UnsetType = UNSET
 
 
