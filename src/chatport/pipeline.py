@@ -134,7 +134,7 @@ class Pipeline:
         """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
         request = call.request
         grammar = stream_grammar(route, request)
-        whole = Aggregator(grammar.envelope) if request.store else None
+        whole = Aggregator() if request.store else None
         async with route.backend.stream(route.target, request, route.bound) as chunks:
             async for raw in chunks:
                 for chunk in grammar.push(raw):

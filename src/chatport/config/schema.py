@@ -1,6 +1,7 @@
 """Every setting: its name, what it means, what is allowed, what it is when not set.
 
-These structs are the only list of settings there is. Names and meanings are public: a file that is valid today stays so.
+These structs are the only list of settings there is. Names and meanings are public: a file that is valid today stays
+valid.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ def about(description: str) -> Meta:
     return Meta(description=description)
 
 
-def matching(pattern: str, allowed: str) -> Meta:
-    """Text of one form, and the words for that form in an error's sentence."""
-    return Meta(pattern=pattern, extra={"allowed": allowed})
+def matching(pattern: str, allowed: str, *, secret: bool = False) -> Meta:
+    """Text of one form, and the words for that form in an error's sentence. A secret is never quoted."""
+    return Meta(pattern=pattern, extra={"allowed": allowed, "secret": secret})
 
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Word = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, matching(r"^[^\s\x00-\x1f\x7f]{1,128}\Z", "1 to 128 characters without white space")]
+ModelPath = Annotated[str, matching(r".", "a name that `chatport models list` shows, or a .gguf file")]
 StoreUrl = Annotated[
-    str, matching(r"^(sqlite|postgresql)://.", '"sqlite:///PATH" or "postgresql://USER@HOST/DATABASE"')
+    str,
+    # It may hold a password.
+    matching(r"^(sqlite|postgresql)://.", '"sqlite:///PATH" or "postgresql://USER@HOST/DATABASE"', secret=True),
 ]
 
 
@@ -36,10 +40,12 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A table of the file."""
 
 
-class ServerConfig(Settings):
+class ServerConfig(Settings, frozen=True):
     """Where the server listens, and how much it lets one client take."""
 
-    host: Annotated[Word, about("Address to listen on. The default can be reached from this machine only.")] = "127.0.0.1"
+    host: Annotated[Word, about("Address to listen on. The default can be reached from this machine only.")] = (
+        "127.0.0.1"
+    )
     port: Annotated[
         int, Meta(ge=0, le=65_535), about("Port to listen on. 0 takes any free one; start-up says which.")
     ] = 8000
@@ -49,7 +55,7 @@ class ServerConfig(Settings):
     log_format: Annotated[Literal["plain", "json"], about("Log lines for people, or for programs.")] = "plain"
     cors_origins: Annotated[
         tuple[Word, ...],
-        about('Origins of the web pages that may call this server, such as "https://app.example"; "*" is any.'),
+        about("Origins of the web pages that may call this server, such as `https://app.example`; `*` is any."),
     ] = ()
     drain_seconds: Annotated[
         Seconds, about("How long running requests may go on after SIGTERM or Ctrl-C. A second signal ends at once.")
@@ -84,7 +90,7 @@ class ServerConfig(Settings):
     ] = 15.0
 
 
-class StoreConfig(Settings):
+class StoreConfig(Settings, frozen=True):
     """Where keys and stored completions are kept."""
 
     url: Annotated[
@@ -96,15 +102,12 @@ class StoreConfig(Settings):
     ] = "process"
 
 
-class LlamaModel(Settings, tag="llama", tag_field="backend"):
+class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
     """A model that runs inside the process, from a GGUF file."""
 
     id: Annotated[Name, about("The model's name in requests and replies.")]
     path: Annotated[
-        Word,
-        about(
-            "A name that `chatport models list` shows, or a `.gguf` file, relative to the folder of the configuration file."
-        ),
+        ModelPath, about("The weights. A file's path may be relative to the folder of the configuration file.")
     ]
     aliases: Annotated[
         tuple[Name, ...], about("Further names that requests may use. The reply's `model` is the id all the same.")
@@ -137,7 +140,7 @@ class LlamaModel(Settings, tag="llama", tag_field="backend"):
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 
 
-class ScriptedModel(Settings, tag="scripted", tag_field="backend"):
+class ScriptedModel(Settings, tag="scripted", tag_field="backend", frozen=True):
     """A model that says what it is told: for tests, load tests and dry runs."""
 
     id: Annotated[Name, about("The model's name in requests and replies.")]
@@ -156,6 +159,7 @@ class ScriptedModel(Settings, tag="scripted", tag_field="backend"):
 
 
 ModelConfig = LlamaModel | ScriptedModel
+ChosenBy = Literal["nobody", "file", "flag"]
 
 
 DEFAULT_ALIASES = ("gpt-4", "gpt-3.5-turbo")
@@ -184,11 +188,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """The folder of the database and the models; absolute."""
     source: Path | None = None
     """The file that was read, None without one."""
-
-    @property
-    def default_models(self) -> bool:
-        """Whether nobody chose a model."""
-        return self.models == (DEFAULT_MODEL,)
+    chosen_by: ChosenBy = "nobody"
+    """Who chose the models; `nobody`: they are the default one."""
 
     @property
     def store_url(self) -> str:

@@ -17,10 +17,10 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 NULL = Raw(b"null")
 """The default of an optional `Raw`: msgspec refuses objects where the default is None."""
 
-Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-"""A tool's, function's or schema's name."""
+Name = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]+\Z", min_length=1, max_length=64)]
+"""A tool's, function's or schema's name. (`\\Z`, because `$` would let a line feed follow.)"""
 
-SpeakerName = Annotated[str, Meta(pattern=r"^[^\s<|\\/>]{1,64}$")]
+SpeakerName = Annotated[str, Meta(pattern=r"^[^\s<|\\/>]+\Z", min_length=1, max_length=64)]
 """A message's `name`."""
 
 
@@ -31,7 +31,17 @@ class Part(Struct, frozen=True, omit_defaults=True, tag_field="type", kw_only=Tr
     """One part of an array content."""
 
 
-class TextPart(Part, tag="text"):
+class CacheBreakpoint(Struct, frozen=True):
+    mode: Literal["explicit"]
+
+
+class CachedPart(Part, frozen=True, kw_only=True):
+    """A part that may end a stretch of the prompt worth caching."""
+
+    prompt_cache_breakpoint: CacheBreakpoint | None = None
+
+
+class TextPart(CachedPart, frozen=True, tag="text"):
     text: str
 
 
@@ -40,7 +50,7 @@ class ImageURL(Struct, frozen=True, omit_defaults=True):
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImagePart(Part, tag="image_url"):
+class ImagePart(CachedPart, frozen=True, tag="image_url"):
     image_url: ImageURL
 
 
@@ -49,7 +59,7 @@ class InputAudio(Struct, frozen=True):
     format: Literal["wav", "mp3"]
 
 
-class AudioPart(Part, tag="input_audio"):
+class AudioPart(CachedPart, frozen=True, tag="input_audio"):
     input_audio: InputAudio
 
 
@@ -59,11 +69,11 @@ class File(Struct, frozen=True, omit_defaults=True):
     file_id: str | None = None
 
 
-class FilePart(Part, tag="file"):
+class FilePart(CachedPart, frozen=True, tag="file"):
     file: File
 
 
-class RefusalPart(Part, tag="refusal"):
+class RefusalPart(Part, frozen=True, tag="refusal"):
     refusal: str
 
 
@@ -111,19 +121,19 @@ class BaseMessage(Struct, frozen=True, omit_defaults=True, tag_field="role", kw_
     name: SpeakerName | None = None
 
 
-class DeveloperMessage(BaseMessage, tag="developer"):
+class DeveloperMessage(BaseMessage, frozen=True, tag="developer"):
     content: str | TextParts
 
 
-class SystemMessage(BaseMessage, tag="system"):
+class SystemMessage(BaseMessage, frozen=True, tag="system"):
     content: str | TextParts
 
 
-class UserMessage(BaseMessage, tag="user"):
+class UserMessage(BaseMessage, frozen=True, tag="user"):
     content: str | UserParts
 
 
-class AssistantMessage(BaseMessage, tag="assistant"):
+class AssistantMessage(BaseMessage, frozen=True, tag="assistant"):
     content: str | AssistantParts | None = None
     refusal: str | None = None
     audio: AudioRef | None = None
@@ -133,15 +143,16 @@ class AssistantMessage(BaseMessage, tag="assistant"):
     reasoning: str | None = None
 
 
-class ToolMessage(BaseMessage, tag="tool"):
+class ToolMessage(BaseMessage, frozen=True, tag="tool"):
     content: str | TextParts
     tool_call_id: str
 
 
-class FunctionMessage(BaseMessage, tag="function"):
-    """Deprecated: the answer to a `function_call`. `name` is required; rules.py sees to it."""
+class FunctionMessage(BaseMessage, frozen=True, tag="function", kw_only=True):
+    """Deprecated: the answer to a `function_call`; here `name` is required and says whose answer it is."""
 
     content: str | None
+    name: SpeakerName
 
 
 Message: TypeAlias = DeveloperMessage | SystemMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
@@ -252,7 +263,10 @@ class AudioOutput(Struct, frozen=True):
     format: Literal["wav", "aac", "mp3", "flac", "opus", "pcm16"]
 
 
-class Prediction(Struct, frozen=True, tag_field="type", tag="content"):
+class Prediction(Struct, frozen=True):
+    """`type` is a field, not a tag: msgspec asks for a tag only where several structs are told apart by it."""
+
+    type: Literal["content"]
     content: str | TextParts
 
 
@@ -268,7 +282,8 @@ class Location(Struct, frozen=True, omit_defaults=True):
     timezone: str | None = None
 
 
-class UserLocation(Struct, frozen=True, tag_field="type", tag="approximate"):
+class UserLocation(Struct, frozen=True):
+    type: Literal["approximate"]
     approximate: Location
 
 
@@ -295,7 +310,7 @@ INT64 = 2**63
 
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenLimit = Annotated[int, Meta(ge=0, le=INT64 - 1)]
-LogitBias = dict[Annotated[str, Meta(pattern=r"^[0-9]{1,18}$")], Annotated[int, Meta(ge=-100, le=100)]]
+LogitBias = dict[Annotated[str, Meta(pattern=r"^[0-9]{1,18}\Z")], Annotated[int, Meta(ge=-100, le=100)]]
 Metadata = Annotated[
     dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)
 ]
@@ -363,6 +378,12 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     def include_usage(self) -> bool:
         """Whether a stream must end with a usage chunk."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class MetadataUpdate(Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/chat/completions/{id}: `metadata` must be there, null clears it (§14)."""
+
+    metadata: Metadata | None
 
 
 # --- What an answer is made of (§9) ----------------------------------------------------------------------------------

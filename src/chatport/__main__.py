@@ -1,0 +1,5 @@
+"""`python -m chatport` is `chatport`."""
+
+from chatport.cli import main
+
+main()

@@ -1,0 +1,8 @@
+"""The command line: `serve`, `models`, `keys`, `config`.
+
+Each command imports what it needs when it runs, so that help and version come at once.
+"""
+
+from chatport.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,214 @@
+"""`chatport keys`: who may use the server. Works through the database; a running server notices within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import msgspec
+import typer
+from msgspec import Struct
+
+from chatport.cli.endings import Ending, end, store_told, told
+from chatport.cli.options import ConfigOption, JsonOption, print_json
+from chatport.config import Config, load
+
+if TYPE_CHECKING:
+    from chatport.policy.keys import Keys
+    from chatport.store.keys import KeyRow
+
+Result = TypeVar("Result")
+
+keys = typer.Typer(
+    help="The keys that open the server: create, list, revoke. A running server notices within a second.",
+    no_args_is_help=True,
+)
+
+
+class KeyEntry(Struct, frozen=True, kw_only=True):
+    """A key in the commands' JSON. Times are Unix seconds."""
+
+    id: str
+    name: str
+    prefix: str
+    """How the key begins; the key itself is not stored."""
+    admin: bool
+    models: list[str] | None
+    """The models it may use, None for every one."""
+    created_at: int
+    expires_at: int | None
+    revoked_at: int | None
+
+
+class NewKeyEntry(KeyEntry, frozen=True, kw_only=True):
+    """A key just made, in `keys create --json`."""
+
+    key: str
+    """Shown this once."""
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Option("--name", "-n", help="What the key is for, to tell it apart later.")] = "cli",
+    admin: Annotated[bool, typer.Option("--admin", help="A key for the admin API.")] = False,
+    models: Annotated[
+        str | None, typer.Option("--models", metavar="A,B", help="The models it may use. Default: every one.")
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Makes a key and shows it, this once: only its hash is stored.
+
+    Examples:
+
+    * `chatport keys create --name laptop`
+    * `chatport keys create --name trial --models gpt-4,gpt-3.5-turbo`
+    * `export OPENAI_API_KEY=$(chatport keys create --json | jq -r .key)`
+    """
+
+    async def work(found: Keys) -> NewKeyEntry:
+        new = await found.create(name=name, now=time.time(), admin=admin, models=allowed)
+        return NewKeyEntry(
+            id=new.id,
+            name=new.name,
+            prefix=new.prefix,
+            admin=new.admin,
+            models=None if new.models is None else sorted(new.models),
+            created_at=new.created_at,
+            expires_at=new.expires_at,
+            revoked_at=None,
+            key=new.key,
+        )
+
+    with told():
+        allowed = _model_names(models, configured := load(config, os.environ))
+        new = _on_keys(configured, work)
+    if as_json:
+        print_json(new)
+        return
+    typer.echo("This key is shown once; only its hash is stored. 此密钥只显示这一次。", err=True)
+    typer.echo(new.key)
+
+
+@keys.command("list")
+def list_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Lists every key, revoked ones too, oldest first.
+
+    The keys themselves are not stored: what is shown is how they begin.
+    """
+
+    async def work(found: Keys) -> list[KeyEntry]:
+        return [key_entry(row) for row in await found.list()]
+
+    with told():
+        entries = _on_keys(load(config, os.environ), work)
+    if as_json:
+        print_json(entries)
+    elif not entries:
+        typer.echo("There are no keys yet. Make one with: chatport keys create")
+    else:
+        _print_table(entries)
+
+
+@keys.command()
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="ID", help="The key's id, or how it begins, as `keys list` shows it.")],
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ends a key for good; requests that are running go on.
+
+    Example: `chatport keys revoke key_1a2b3c4d5e6f7g8h`
+    """
+
+    async def work(found: Keys) -> KeyEntry:
+        row = await found.revoke(key, now)
+        return msgspec.structs.replace(key_entry(row), revoked_at=row.revoked_at or int(now))
+
+    now = time.time()
+    with told():
+        entry = _on_keys(load(config, os.environ), work)
+    if as_json:
+        print_json(entry)
+        return
+    typer.echo(f"Revoked {entry.id} ({entry.name}, {entry.prefix}…).")
+
+
+def key_entry(row: KeyRow) -> KeyEntry:
+    """A row without its hash."""
+    return KeyEntry(
+        id=row.id,
+        name=row.name,
+        prefix=row.prefix,
+        admin=row.admin,
+        models=None if row.models is None else sorted(row.models),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+def _model_names(text: str | None, config: Config) -> list[str] | None:
+    """The names in `--models`, with a word about those that nothing is configured for."""
+    if text is None:
+        return None
+    names = [name for part in text.split(",") if (name := part.strip())]
+    if not names:
+        raise typer.BadParameter("Give at least one model, or leave --models out.", param_hint="--models")
+    known = {name for model in config.models for name in (model.id, *model.aliases)}
+    if unknown := sorted(set(names) - known):
+        note = f"note: no configured model has the name {', '.join(unknown)}; configured: {', '.join(sorted(known))}."
+        typer.echo(note, err=True)
+    return names
+
+
+def _on_keys(config: Config, work: Callable[[Keys], Awaitable[Result]]) -> Result:
+    """Opens the store, does the work, and ends the program with a sentence where it can't be done."""
+    from chatport.wire.errors import ApiError  # noqa: PLC0415
+
+    async def run() -> Result:
+        async with opened_keys(config) as found:
+            return await work(found)
+
+    with store_told():
+        try:
+            return asyncio.run(run())
+        except (ApiError, ValueError) as error:
+            end(Ending.FAILED, str(error))
+
+
+@asynccontextmanager
+async def opened_keys(config: Config) -> AsyncIterator[Keys]:
+    """The keys of the configured database. Raises StoreError."""
+    from chatport.policy.keys import Keys  # noqa: PLC0415
+    from chatport.store import open_store  # noqa: PLC0415
+
+    async with open_store(config.store_url, durability=config.store.durability) as store:
+        yield Keys(store.keys)
+
+
+def _print_table(entries: list[KeyEntry]) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("id", "name", "begins", "kind", "models", "created", "state", box=None, header_style="bold")
+    for entry in entries:
+        table.add_row(
+            entry.id,
+            entry.name,
+            f"{entry.prefix}…",
+            "admin" if entry.admin else "api",
+            "all" if entry.models is None else ", ".join(entry.models),
+            _day(entry.created_at),
+            f"revoked {_day(entry.revoked_at)}" if entry.revoked_at else "open",
+        )
+    Console(soft_wrap=True, markup=False, highlight=False).print(table)
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,169 @@
+"""`chatport serve`: the port, the models, the keys, then the server until a signal ends it."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from chatport.backends.llama.catalogue import KNOWN, WeightsError
+from chatport.backends.llama.weights import pull, resolve
+from chatport.cli.endings import Ending, end, store_told, told
+from chatport.cli.options import ConfigOption, command_line, own_command
+from chatport.cli.port import bound, refusal, url_of
+from chatport.cli.progress import shown_progress
+from chatport.cli.proxies import catching, exemption
+from chatport.cli.welcome import SMALL_MODEL, Start, welcome
+from chatport.config import Config, ConfigError, Fault, LlamaModel, load
+
+if TYPE_CHECKING:
+    from chatport.policy.keys import Keys
+    from chatport.runtime import Runtime
+
+BOOTSTRAP = {"CHATPORT_BOOTSTRAP_KEY": False, "CHATPORT_BOOTSTRAP_ADMIN_KEY": True}
+"""Variables that bring a key along, and whether it is an admin's."""
+LOOPBACK = ("127.", "::1", "localhost")
+
+
+def serve(  # noqa: PLR0913, PLR0917  one parameter an option
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1, this machine only.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port to listen on, 0 for any free one. Default: 8000.")
+    ] = None,
+    config: ConfigOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|PATH.gguf", help="Serve this one model instead of those configured."),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error. Default: info.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes. Only 1 for now: limits are kept inside a process.")
+    ] = 1,
+) -> None:
+    """Starts the server. Without any configuration it fetches a small model, once, and answers as `gpt-4`.
+
+    The first start prints an API key and an admin key. Ctrl-C lets running requests end; a second one ends at once.
+
+    Examples:
+
+    * `chatport serve`
+    * `chatport serve --port 8080 --model ~/models/qwen2.5-7b-instruct-q4_k_m.gguf`
+    * `chatport serve --config chatport.toml`
+    """
+    if workers > 1:
+        end(
+            Ending.USAGE,
+            f"--workers {workers} is not possible yet: each process would keep limits of its own. Leave it at 1; one "
+            "process answers many requests at the same time.",
+        )
+    with told():
+        found = load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
+        with bound(found.server.host, found.server.port) as sock:
+            _prepare_home(found)
+            _require_models(found, fetch=found.chosen_by != "file")
+            _run(found, sock)
+
+
+def _prepare_home(config: Config) -> None:
+    try:
+        config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        end(Ending.STORE, f"Can't make the folder {config.home}: {error.strerror}. CHATPORT_HOME names another one.")
+
+
+def _require_models(config: Config, *, fetch: bool) -> None:
+    """Every model file is here, the catalogue's fetched where nobody configured it. Raises WeightsError."""
+    paths = [model.path for model in config.models if isinstance(model, LlamaModel)]
+    if paths and importlib.util.find_spec("xllamacpp") is None:
+        raise WeightsError(
+            f"The engine that runs models is not installed. Install it with: {sys.executable} -m pip install "
+            "'chatport[embedded]'"
+        )
+    for path in paths:
+        try:
+            resolve(path, config.home)
+        except WeightsError:
+            if not fetch or path not in KNOWN:
+                raise
+            with shown_progress() as progress:
+                pull(path, config.home, progress)
+
+
+def _run(config: Config, sock: socket.socket) -> None:
+    """Loads, listens, greets, and serves until a signal."""
+    from chatport.runtime import run, serve  # noqa: PLC0415  half a second that `--help` need not wait
+    from chatport.telemetry import configure_logging  # noqa: PLC0415
+
+    async def greet(runtime: Runtime) -> None:
+        first = await first_keys(runtime.keys, os.environ)
+        typer.echo(welcome(start_of(config, url_of(sock), first, os.environ)))
+        sys.stdout.flush()
+
+    configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
+    earlier = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with store_told():
+            run(serve(config, sock, greet))
+    except OSError as error:
+        # Another program that had bound the port too began to listen while the models were loaded.
+        if error.errno != errno.EADDRINUSE:
+            raise
+        end(Ending.PORT, refusal(config.server.host, config.server.port, error))
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM before the server runs: nothing to drain yet."""
+    raise SystemExit(Ending.OK)
+
+
+async def first_keys(keys: Keys, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Registers the keys that the environment brings along. Where there is none at all, mints an API and an admin key.
+
+    Raises ConfigError for a variable that holds no key.
+    """
+    now = time.time()
+    for variable, admin in BOOTSTRAP.items():
+        if key := environ.get(variable):
+            try:
+                await keys.register(key, name="bootstrap admin" if admin else "bootstrap", now=now, admin=admin)
+            except ValueError as error:
+                raise ConfigError(Fault(key=variable, sentence=str(error))) from error
+    if not await keys.is_empty():
+        return None
+    api = await keys.create(name="first", now=now)
+    admin_key = await keys.create(name="first admin", now=now, admin=True)
+    return api.key, admin_key.key
+
+
+def start_of(config: Config, url: str, first: tuple[str, str] | None, environ: Mapping[str, str]) -> Start:
+    """What there is to say about this start."""
+    key, admin_key = first or (None, None)
+    host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
+    variable = catching(environ, host)
+    return Start(
+        url=url,
+        models=tuple((model.id, *model.aliases) for model in config.models),
+        key=key,
+        admin_key=admin_key,
+        mint=command_line(config, "keys", "create"),
+        small_model=any(isinstance(model, LlamaModel) and model.path == SMALL_MODEL for model in config.models),
+        bigger=f"{own_command()} serve --model /path/to/MODEL.gguf",
+        replaced_by=str(config.source) if config.chosen_by == "file" else None,
+        public=not config.server.host.startswith(LOOPBACK),
+        proxy=(variable, exemption(environ)) if variable else None,
+    )

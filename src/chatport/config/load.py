@@ -1,0 +1,217 @@
+"""File, environment and flags to one Config; every fault of the file is told at once, in the file's order."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack, cast, get_type_hints
+
+import msgspec
+import platformdirs
+from msgspec import inspect
+
+from chatport.config.allowed import allowed, is_secret
+from chatport.config.faults import ConfigError, Fault, quote
+from chatport.config.schema import (
+    DEFAULT_ALIASES,
+    DEFAULT_MODEL,
+    ChosenBy,
+    Config,
+    LlamaModel,
+    ModelConfig,
+    ScriptedModel,
+    ServerConfig,
+    Settings,
+    StoreConfig,
+)
+from chatport.config.source import KeyPath, Source, Substituted, read, spelled
+
+Table = TypeVar("Table", bound=Settings)
+
+BACKENDS: dict[str, type[LlamaModel] | type[ScriptedModel]] = {"llama": LlamaModel, "scripted": ScriptedModel}
+TABLES = ("server", "store", "models")
+
+
+class Flags(TypedDict, total=False):
+    """What the command line may say; None is not said."""
+
+    host: str | None
+    port: int | None
+    log_level: str | None
+    model: str | None
+    """A catalogue name or a .gguf file, served instead of all configured models."""
+
+
+def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) -> Config:
+    """The configuration in force. A flag wins over the file, the file over the defaults.
+
+    `path`: the file; without it the one that CHATPORT_CONFIG names, or none. `environ`: for CHATPORT_HOME and for
+    `${VARIABLES}` in the file. Raises ConfigError.
+    """
+    if path is None and (named := environ.get("CHATPORT_CONFIG")):
+        path = Path(named).expanduser()
+    wanted = flags.pop("model", None)
+    reader = _Reader(read(path, environ))
+    server = reader.table(ServerConfig, "server", {key: value for key, value in flags.items() if value is not None})
+    store = reader.table(StoreConfig, "store", {})
+    models, chosen_by = reader.models()
+    reader.raise_faults()
+    if wanted is not None:
+        models, chosen_by = (model_of(wanted),), "flag"
+    home = home_of(environ)
+    return Config(server=server, store=store, models=models, home=home, source=path, chosen_by=chosen_by)
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """CHATPORT_HOME, or the platform's folder for a user's data; absolute, perhaps not there yet."""
+    if named := environ.get("CHATPORT_HOME"):
+        return Path(named).expanduser().absolute()
+    return platformdirs.user_data_path("chatport", appauthor=False)
+
+
+def model_of(wanted: str) -> LlamaModel:
+    """The one model that `--model` asks for. It answers to the examples' model names too."""
+    if wanted == DEFAULT_MODEL.path:
+        return DEFAULT_MODEL
+    name = "-".join(Path(wanted).name.removesuffix(".gguf").split())[:128]
+    if not name:
+        raise ConfigError(
+            Fault(key="--model", sentence=f"{quote(wanted)} names no model; give a name or a .gguf file.")
+        )
+    aliases = tuple(alias for alias in DEFAULT_ALIASES if alias != name)
+    return LlamaModel(id=name, path=_file_from(Path(), wanted), aliases=aliases)
+
+
+def _file_from(folder: Path, path: str) -> str:
+    """A file's path made absolute; a catalogue name stays what it is."""
+    named = Path(path).expanduser()
+    return str((folder / named).absolute()) if named.suffix == ".gguf" or named.name != path else path
+
+
+class _Reader:
+    """Turns a source into settings and collects what is wrong with it."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._faults: list[Fault] = []
+        for name in source.values.keys() - set(TABLES):
+            self._blame((name,), _unknown(name, TABLES))
+
+    def raise_faults(self) -> None:
+        """Raises ConfigError when there are any, in the order of the file."""
+        if self._faults:
+            raise ConfigError(*sorted(self._faults, key=lambda fault: fault.line or 0))
+
+    def table(self, kind: type[Table], name: str, flags: dict[str, Any]) -> Table:
+        """`[server]` or `[store]`, all of it optional, under the flags that win over it."""
+        found = self._source.values.get(name, {})
+        if not isinstance(found, dict):
+            self._blame((name,), f"{quote(found)} is not allowed here; write a table, [{name}].")
+            found = {}
+        settings = self._settings(kind, found, (name,))
+        settings |= {key: value for key, value in flags.items() if self._flag(kind, key, value)}
+        return kind(**settings)
+
+    def models(self) -> tuple[tuple[ModelConfig, ...], ChosenBy]:
+        """`[[models]]`; without any, the default one."""
+        if "models" not in self._source.values:
+            return (DEFAULT_MODEL,), "nobody"
+        entries = self._source.values["models"]
+        if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+            self._blame(("models",), "each model is a table of its own, [[models]], and there is at least one.")
+            return (), "file"
+        models = [(index, self._model(entry, ("models", index))) for index, entry in enumerate(entries)]
+        whole = [(index, model) for index, model in models if model is not None]
+        self._refuse_double_names(whole)
+        return tuple(model for _, model in whole), "file"
+
+    def _model(self, entry: dict[str, Any], path: KeyPath) -> ModelConfig | None:
+        backend = entry.get("backend")
+        kind = BACKENDS.get(backend) if isinstance(backend, str) else None
+        if kind is None:
+            options = " or ".join(quote(name) for name in BACKENDS)
+            given = f"{_shown(backend)} is no backend" if "backend" in entry else "is missing"
+            self._blame((*path, "backend"), f"{given}; allowed: {options}.")
+            return None
+        known = len(self._faults)
+        settings = self._settings(kind, {key: value for key, value in entry.items() if key != "backend"}, path)
+        for field in msgspec.structs.fields(kind):
+            if field.required and field.name not in entry:
+                self._blame((*path, field.name), f"is missing; allowed: {allowed(_described(kind, field.name))}.")
+        if len(self._faults) > known:
+            return None
+        if kind is LlamaModel and self._source.file is not None:
+            settings["path"] = _file_from(self._source.file.absolute().parent, settings["path"])
+        return kind(**settings)
+
+    def _settings(self, kind: type[Settings], found: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        """The keys of a table that are known and good; the others are blamed."""
+        types = get_type_hints(kind, include_extras=True)
+        settings: dict[str, Any] = {}
+        for key, value in found.items():
+            if key not in types:
+                self._blame((*path, key), _unknown(key, tuple(types)))
+                continue
+            try:
+                settings[key] = _converted(value, types[key])
+            except msgspec.ValidationError:
+                self._blame((*path, key), _refused(kind, key, value))
+        return settings
+
+    def _flag(self, kind: type[Settings], key: str, value: Any) -> bool:
+        try:
+            msgspec.convert(value, get_type_hints(kind, include_extras=True)[key])
+        except msgspec.ValidationError:
+            self._faults.append(Fault(key=f"--{key.replace('_', '-')}", sentence=_refused(kind, key, value)))
+            return False
+        return True
+
+    def _refuse_double_names(self, models: list[tuple[int, ModelConfig]]) -> None:
+        taken: dict[str, KeyPath] = {}
+        for index, model in models:
+            for key, names in (("id", (model.id,)), ("aliases", model.aliases)):
+                path: KeyPath = ("models", index, key)
+                for name in names:
+                    if name in taken:
+                        self._blame(path, f"the name {quote(name)} is already given by {spelled(taken[name])}.")
+                    taken.setdefault(name, path)
+
+    def _blame(self, path: KeyPath, sentence: str) -> None:
+        self._faults.append(self._source.fault(path, sentence))
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """The value in its type. What a variable filled in is text, and may be meant as a number."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise msgspec.ValidationError("not a finite number")
+    if isinstance(value, Substituted):
+        return msgspec.convert(str(value), kind, strict=False)
+    if isinstance(value, list):
+        value = [str(item) if isinstance(item, Substituted) else item for item in value]
+    return msgspec.convert(value, kind)
+
+
+def _refused(kind: type[Settings], key: str, value: Any) -> str:
+    described = _described(kind, key)
+    given = "the value" if is_secret(described) else _shown(value)
+    return f"{given} is not allowed; allowed: {allowed(described)}."
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: as the file wrote it, never what a variable of the environment held."""
+    if isinstance(value, list):
+        return quote([item.written if isinstance(item, Substituted) else item for item in value])
+    return quote(value.written if isinstance(value, Substituted) else value)
+
+
+def _described(kind: type[Settings], key: str) -> inspect.Type:
+    described = cast("inspect.StructType", inspect.type_info(kind))
+    return next(field.type for field in described.fields if field.name == key)
+
+
+def _unknown(key: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {quote(near[0])}?" if near else f"allowed: {', '.join(sorted(known))}."
+    return f"there is no such key; {hint}"

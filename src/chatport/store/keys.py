@@ -1,0 +1,92 @@
+"""API keys as rows: all but the key itself, of which only its SHA-256 and its visible beginning are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct, json, structs
+from sqlalchemy import Connection, Row, select, update
+
+from chatport.store.database import Database
+from chatport.store.schema import insert, keys, revisions
+
+TOPIC = "keys"
+"""The row of `revisions` that counts every change of a key."""
+
+
+class KeyRow(Struct, frozen=True, kw_only=True):
+    """One key. Times are Unix seconds; `models` None means every model."""
+
+    id: str
+    name: str
+    digest: bytes
+    prefix: str
+    admin: bool
+    models: frozenset[str] | None
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class KeyRows:
+    """`changed` is told after each change that is made here."""
+
+    def __init__(self, database: Database, changed: Callable[[], None]) -> None:
+        self._database = database
+        self._changed = changed
+
+    async def all(self) -> list[KeyRow]:
+        """Every key, revoked ones too, oldest first."""
+
+        def work(connection: Connection) -> list[KeyRow]:
+            return [_key(row) for row in connection.execute(select(keys).order_by(keys.c.created_at, keys.c.id))]
+
+        return await self._database.read(work)
+
+    async def add(self, row: KeyRow) -> KeyRow:
+        """Keeps a new key; returns the row that holds its digest, which is an older one where the key was known."""
+
+        def work(connection: Connection) -> KeyRow:
+            new = insert(connection, keys).values(_columns(row)).on_conflict_do_nothing(index_elements=["digest"])
+            if connection.execute(new).rowcount:
+                _count_change(connection)
+            return _key(connection.execute(select(keys).where(keys.c.digest == row.digest)).one())
+
+        kept = await self._database.write(work)
+        self._changed()
+        return kept
+
+    async def revoke(self, key_id: str, at: int) -> None:
+        """Marks a key as revoked; one that is revoked already keeps its time."""
+
+        def work(connection: Connection) -> None:
+            mark = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
+            if connection.execute(mark).rowcount:
+                _count_change(connection)
+
+        await self._database.write(work)
+        self._changed()
+
+    async def revision(self) -> int:
+        """Changes with every change of a key, by whichever process."""
+
+        def work(connection: Connection) -> int:
+            found = connection.execute(select(revisions.c.revision).where(revisions.c.topic == TOPIC))
+            return int(found.scalar_one())
+
+        return await self._database.read(work)
+
+
+def _count_change(connection: Connection) -> None:
+    connection.execute(update(revisions).where(revisions.c.topic == TOPIC).values(revision=revisions.c.revision + 1))
+
+
+def _columns(row: KeyRow) -> dict[str, object]:
+    models = None if row.models is None else json.encode(sorted(row.models))
+    return structs.asdict(row) | {"models": models}
+
+
+def _key(row: Row[tuple[object, ...]]) -> KeyRow:
+    columns = dict(row._mapping)
+    models = columns.pop("models")
+    return KeyRow(**columns, models=None if models is None else json.decode(models, type=frozenset[str]))

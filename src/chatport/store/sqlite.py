@@ -1,0 +1,227 @@
+"""SQLite: exactly one writing connection in the process, fed by one queue, and one for reading beside it.
+
+Each connection lives on a thread of its own, a `Lane`. What has arrived in a lane's queue when it looks is one batch,
+and a batch is one transaction: under load many small writes share one commit, which is most of what a write costs,
+while a single write waits for nobody. Each job of a batch has a savepoint, so that one that fails is undone alone. The
+futures are resolved after the commit, with one wake-up of the event loop for the whole batch.
+
+The file is shared with other processes (`chatport keys` beside a server): a write takes SQLite's lock when it begins
+and waits for it up to `BUSY_TIMEOUT`; readers never wait (WAL).
+
+Known wart: SQLite answers some faults (disk full, I/O error) by undoing the whole transaction; then every job of that
+batch is told that the store does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Literal, Self
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+
+from chatport.store.database import T, Work, driver_errors
+from chatport.store.errors import StoreUnavailable
+
+Durability = Literal["process", "power"]
+"""What a returned write survives: the end of the process (`kill -9`), or a loss of power too."""
+
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait while another process writes."""
+
+MAX_BATCH = 512
+"""Jobs in one transaction: bounds how long the first of them waits for its commit."""
+
+WAL_SIZE_KEPT = 64 * 2**20
+"""Bytes of write-ahead log left on disk once a burst of writing is over."""
+
+
+WRITING = ("journal_mode = WAL", "foreign_keys = ON", f"journal_size_limit = {WAL_SIZE_KEPT}")
+"""Settings of the writing connection; the journal mode stays with the file."""
+
+SYNCHRONOUS: dict[Durability, str] = {"process": "synchronous = NORMAL", "power": "synchronous = FULL"}
+
+
+class SqliteDatabase:
+    """One file."""
+
+    def __init__(self, writing: Lane, reading: Lane) -> None:
+        self._writing = writing
+        self._reading = reading
+
+    @classmethod
+    async def open(cls, path: Path, durability: Durability = "process") -> Self:
+        """Opens the file, making it (readable by its owner alone) and its folder where they are missing."""
+        with driver_errors():
+            await asyncio.to_thread(_create, path)
+        writing = await Lane.open("chatport-write", _engine(path, "BEGIN IMMEDIATE", *WRITING, SYNCHRONOUS[durability]))
+        try:
+            reading = await Lane.open("chatport-read", _engine(path, "BEGIN", "query_only = ON"))
+        except BaseException:
+            await writing.close()
+            raise
+        return cls(writing, reading)
+
+    async def write(self, work: Work[T]) -> T:
+        return await self._writing.run(work)
+
+    async def read(self, work: Work[T]) -> T:
+        return await self._reading.run(work)
+
+    async def close(self) -> None:
+        await self._reading.close()
+        await self._writing.close()
+
+
+class Job:
+    """Work on its way through a lane, and where its outcome is awaited."""
+
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
+        self._work = work
+        self._future = future
+        self._result: Any = None
+        self._fault: Exception | None = None
+
+    def attempt(self, connection: Connection) -> None:
+        """Runs the work inside a savepoint. Raises only where that undid the whole transaction."""
+        try:
+            with driver_errors(), connection.begin_nested():
+                self._result = self._work(connection)
+        except Exception as exc:  # whatever it is, it belongs to the caller who awaits this job
+            self._fault = exc
+            if not _in_transaction(connection):
+                raise StoreUnavailable("the database undid a whole transaction") from exc
+
+    def fail(self, fault: Exception) -> None:
+        """The transaction came to nothing; a fault of the job's own is still the better answer."""
+        self._fault = self._fault or fault
+
+    def deliver(self) -> None:
+        """On the event loop: wakes who awaits it."""
+        _settle(self._future, self._result, self._fault)
+
+
+class Lane:
+    """A thread that owns one connection and runs the jobs sent to it, in order."""
+
+    def __init__(self, name: str, engine: Engine) -> None:
+        self._engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._thread = Thread(target=self._serve, name=name, daemon=True)
+        self._closing = False
+
+    @classmethod
+    async def open(cls, name: str, engine: Engine) -> Self:
+        """Starts the thread and returns when its connection works."""
+        lane = cls(name, engine)
+        lane._thread.start()
+        try:
+            await lane._ready
+        except BaseException:
+            await lane.close()
+            raise
+        return lane
+
+    async def run(self, work: Work[T]) -> T:
+        """Returns the work's result after its transaction is committed."""
+        if self._closing:
+            raise StoreUnavailable("the database is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(Job(work, future))
+        return await future
+
+    async def close(self) -> None:
+        """Ends the thread when everything queued so far is done."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _serve(self) -> None:
+        """The thread's whole life."""
+        try:
+            with driver_errors():
+                connection = self._engine.connect()
+        except StoreUnavailable as exc:
+            self._on_loop(_settle, self._ready, None, exc)
+            return
+        self._on_loop(_settle, self._ready, None, None)
+        with connection:
+            while batch := self._next_batch():
+                _commit(connection, batch)
+                self._on_loop(_deliver, batch)
+
+    def _next_batch(self) -> list[Job]:
+        """What waits now: one job at least, none when the lane is to end."""
+        batch: list[Job] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == MAX_BATCH or self._queue.empty():
+                return batch
+            job = self._queue.get()
+        if batch:
+            self._queue.put(None)
+        return batch
+
+    def _on_loop(self, act: Callable[..., None], *args: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the program ends and nobody waits any more
+            self._loop.call_soon_threadsafe(act, *args)
+
+
+def _commit(connection: Connection, batch: list[Job]) -> None:
+    """One transaction for all of them."""
+    try:
+        with driver_errors(), connection.begin():
+            for job in batch:
+                job.attempt(connection)
+    except StoreUnavailable as exc:
+        for job in batch:
+            job.fail(exc)
+
+
+def _deliver(batch: list[Job]) -> None:
+    for job in batch:
+        job.deliver()
+
+
+def _settle(future: asyncio.Future[Any], result: Any, fault: Exception | None) -> None:
+    """On the event loop: wakes who awaits the future, if anybody still does."""
+    if future.done():
+        return
+    if fault is not None:
+        future.set_exception(fault)
+    else:
+        future.set_result(result)
+
+
+def _in_transaction(connection: Connection) -> bool:
+    driver = connection.connection.driver_connection
+    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _engine(path: Path, begin: str, *pragmas: str) -> Engine:
+    """Makes connections that begin each transaction with `begin`, sqlite3's own idea of when to do so switched off."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine

@@ -1,0 +1,104 @@
+"""What the program says while it runs: log lines for people or for programs, one of them for each request.
+
+Nothing of a prompt, an answer or a key is ever in a line. Whatever a client chose itself (a path, a model's name) is
+written as a JSON string, so that it can't forge a line of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from secrets import token_hex
+from typing import TextIO
+
+from msgspec import Struct, json, structs
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The request that the running task works for: every line logged meanwhile, in whatever room, names it."""
+
+SHOWN = 128
+"""Characters of a path or a model's name in a log line: they come from the client."""
+
+access_log = logging.getLogger("chatport.access")
+
+
+class Access(Struct, frozen=True, kw_only=True):
+    """One request and how it was answered: milliseconds from its head to the reply's end. `status` 499: the client
+    left before it had the whole answer."""
+
+    method: str
+    path: str
+    status: int
+    ms: float
+    request_id: str
+    key_id: str | None = None
+    model: str | None = None
+
+    def __str__(self) -> str:
+        model = "-" if self.model is None else _quoted(self.model)
+        return (
+            f"{self.method} {_quoted(self.path)} {self.status} {self.ms:.1f}ms {self.request_id} "
+            f"{self.key_id or '-'} {model}"
+        )
+
+
+def new_request_id() -> str:
+    """A fresh `x-request-id`."""
+    return f"req_{token_hex(12)}"
+
+
+def log_access(access: Access) -> None:
+    """The request's line, at level info."""
+    access_log.info(access)
+
+
+def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | None = None) -> None:
+    """Sends our lines from `level` on, and everybody else's warnings, to `stream` (default: stderr).
+
+    `level`: debug, info, warning or error. A second call takes the place of the first.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JSONLines() if json_lines else PlainLines())
+    root = logging.getLogger()
+    for earlier in root.handlers:
+        if isinstance(earlier.formatter, JSONLines | PlainLines):
+            root.removeHandler(earlier)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("chatport").setLevel(level.upper())
+
+
+class PlainLines(logging.Formatter):
+    """`2026-11-23T12:00:00.000Z INFO sentence [req_…]`; a traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        request_id = "" if isinstance(record.msg, Access) else REQUEST_ID.get()
+        line = f"{_time(record)} {record.levelname} {record.getMessage()}" + (f" [{request_id}]" if request_id else "")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JSONLines(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, request_id; a request's own fields; traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
+        if isinstance(record.msg, Access):
+            line |= structs.asdict(record.msg) | {"ms": round(record.msg.ms, 1)}
+        else:
+            line |= {"message": record.getMessage(), "request_id": REQUEST_ID.get() or None}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.encode(line).decode()
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _quoted(text: str) -> str:
+    """As it is when plain, otherwise escaped as Python does: no white space, no control character gets out."""
+    if text.isascii() and text.isprintable() and not {" ", '"', "'"} & {*text}:
+        return text
+    return ascii(text).replace(" ", "\\x20")

@@ -1,0 +1,86 @@
+"""The ASGI application: a table of paths and methods, and the order of the checks (contract.md §3).
+
+    path 404 → method 405 → key 401 → (in the handlers) content type 400 → size 413 → JSON and fields 400 → the rest
+
+No framework: the whole of what happens to a request before its handler is `App._answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import cast
+
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+
+from chatport.delivery import as_api_error
+from chatport.telemetry import REQUEST_ID
+from chatport.web import chat, health, models, openapi, stored
+from chatport.web.cors import answer_preflight, cors_headers, is_preflight
+from chatport.web.exchange import Exchange
+from chatport.web.routing import Routes
+from chatport.web.site import Route, Services, Site, WebSettings
+from chatport.wire.errors import MethodNotAllowed
+
+__all__ = ["ROUTES", "Services", "WebSettings", "create_app"]
+
+ROUTES = (
+    Route(path="/v1/chat/completions", methods={"POST": chat.create, "GET": stored.list_completions}),
+    Route(
+        path="/v1/chat/completions/{id}",
+        methods={"GET": stored.get_completion, "POST": stored.update_completion, "DELETE": stored.delete_completion},
+    ),
+    Route(path="/v1/chat/completions/{id}/messages", methods={"GET": stored.list_messages}),
+    Route(path="/v1/models", methods={"GET": models.list_models}),
+    Route(path="/v1/models/{model...}", methods={"GET": models.get_model}),
+    Route(path="/", methods={"GET": health.welcome}, keyed=False),
+    Route(path="/healthz", methods={"GET": health.healthz}, keyed=False),
+    Route(path="/readyz", methods={"GET": health.readyz}, keyed=False),
+    Route(path="/openapi.json", methods={"GET": openapi.describe}, keyed=False),
+)
+"""Everything that is served; any other path is a 404."""
+
+
+def create_app(services: Services, settings: WebSettings) -> ASGI3Application:
+    """The application that `web.server` runs."""
+    return App(Site(services, settings))
+
+
+class App:
+    """Answers requests, whatever happens: every exception becomes the error object or a cut reply, and a log line."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._routes = Routes(ROUTES)
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        exchange = Exchange(cast("HTTPScope", scope), receive, send)
+        REQUEST_ID.set(exchange.id)  # no need to reset: the task is this request's own
+        exchange.extra += cors_headers(exchange, self._site.settings.cors_origins)
+        left = False
+        try:
+            await self._answer(exchange)
+        except asyncio.CancelledError:
+            left = True
+            raise
+        except Exception as exc:  # noqa: BLE001  the last chance to answer at all
+            await exchange.fail(as_api_error(exc))
+        finally:
+            exchange.log(left=left)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        found = self._routes.find(exchange.raw_path)
+        if found is None:
+            raise self._routes.missing(exchange.method, exchange.raw_path)
+        route, exchange.parameters = found
+        if is_preflight(exchange):
+            await answer_preflight(exchange, route.allowed)
+            return
+        handler = route.handler(exchange.method)
+        if handler is None:
+            raise MethodNotAllowed(exchange.method, route.allowed)
+        exchange.creates = handler is chat.create
+        if route.keyed:
+            exchange.caller = self._site.services.keys.authenticate(exchange.header(b"authorization"), time.time())
+            exchange.key_id = exchange.caller.key_id
+        await handler(exchange, self._site)

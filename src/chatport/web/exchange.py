@@ -1,0 +1,143 @@
+"""One request and its reply, as the handlers see them: headers, body, JSON, errors, and the sink of a stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import msgspec
+from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+
+from chatport.pipeline import API_VERSION
+from chatport.policy.keys import Caller
+from chatport.telemetry import SHOWN, Access, log_access, new_request_id
+from chatport.wire.errors import ApiError, BodyTooLarge, InvalidRequest, quote
+
+Headers = list[tuple[bytes, bytes]]
+
+JSON = b"application/json"
+
+CLIENT_LEFT = 499
+"""Status in the log of a request whose client did not wait for its reply. Precedent: nginx."""
+
+_encoder = msgspec.json.Encoder()
+
+
+class Exchange:
+    """A request being answered. Every reply carries `x-request-id`, and what `extra` holds when its head leaves.
+
+    Also the pipeline's Sink: `head`, `data`, `end`.
+    """
+
+    caller: Caller
+    """Who sent it; set by the app on routes that need a key."""
+
+    def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        self.received = time.perf_counter()
+        self.id = new_request_id()
+        self.method = scope["method"]
+        self.raw_path = scope["raw_path"]
+        self.query = scope["query_string"]
+        self.parameters: tuple[str, ...] = ()
+        """What the route's open places matched, percent-decoded."""
+        self.creates = False
+        """Whether this is a create, whose replies say how long they took, errors too."""
+        self.extra: Headers = []
+        self.key_id: str | None = None
+        self.model: str | None = None
+        self.status = 0
+        """Of the reply whose head has left; 0 before that."""
+        self._headers = scope["headers"]
+        self._receive = receive
+        self._send = send
+
+    @property
+    def milliseconds(self) -> float:
+        """Since the request's head was read."""
+        return (time.perf_counter() - self.received) * 1000
+
+    # --- The request -------------------------------------------------------------------------------------------------
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value, `name` in lower case; repeated ones joined by commas, as RFC 9110 §5.3 reads them."""
+        values = [value for key, value in self._headers if key == name]
+        return b", ".join(values).decode("latin-1") if values else None
+
+    async def json_body(self, limit: int) -> bytes:
+        """The body, which must call itself JSON and have at most `limit` bytes. Raises InvalidRequest, BodyTooLarge."""
+        content_type = self.header(b"content-type")
+        if content_type is None or content_type.partition(";")[0].strip().lower() != "application/json":
+            given = "none" if content_type is None else quote(content_type)
+            raise InvalidRequest(
+                f"Unsupported Content-Type: expected 'application/json', but got {given}.",
+                code="unsupported_content_type",
+            )
+        encoding = self.header(b"content-encoding")
+        if encoding is not None and encoding.lower() != "identity":
+            raise InvalidRequest(f"Unsupported Content-Encoding: {quote(encoding)}. Send the body as it is.")
+        return await self._body(limit)
+
+    async def _body(self, limit: int) -> bytes:
+        if int(self.header(b"content-length") or 0) > limit:
+            raise BodyTooLarge(limit)
+        pieces, size, more = [], 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise RuntimeError(f"{message['type']} while a body was read")
+            piece, more = message["body"], message["more_body"]
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(limit)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    # --- The reply ---------------------------------------------------------------------------------------------------
+
+    async def reply(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        """A whole reply."""
+        await self._start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def reply_json(self, value: object, status: int = 200) -> None:
+        """A whole reply: the value as JSON."""
+        await self.reply(status, _encoder.encode(value), [(b"content-type", JSON)])
+
+    async def fail(self, error: ApiError) -> None:
+        """The error as the reply; where a head has left already, the reply stays cut short."""
+        if self.status == 0:
+            headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
+            if self.creates:
+                headers += [(b"openai-processing-ms", b"%d" % self.milliseconds), (b"openai-version", API_VERSION)]
+            await self.reply(error.status, error.body(), [(b"content-type", JSON), *headers])
+
+    async def head(self, headers: Headers) -> None:
+        """Sink: status 200 and these headers."""
+        await self._start(200, headers)
+
+    async def data(self, data: bytes) -> None:
+        """Sink: one frame of a stream, or the whole body."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """Sink: nothing follows."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        head = [*headers, (b"x-request-id", self.id.encode()), *self.extra]
+        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        self.status = status
+
+    def log(self, *, left: bool) -> None:
+        """The request's line; `left`: the client did not wait for the end."""
+        log_access(
+            Access(
+                method=self.method,
+                path=self.raw_path[:SHOWN].decode("latin-1"),
+                status=CLIENT_LEFT if left else self.status,
+                ms=self.milliseconds,
+                request_id=self.id,
+                key_id=self.key_id,
+                model=self.model and self.model[:SHOWN],
+            )
+        )

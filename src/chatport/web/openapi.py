@@ -1,0 +1,235 @@
+"""GET /openapi.json: every endpoint, described from the structs that decode and encode its messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct, json
+
+from chatport import __version__
+from chatport.web.exchange import JSON, Exchange
+from chatport.web.models import ModelList
+from chatport.web.site import Site
+from chatport.wire import chat
+from chatport.wire.chat import ChatChunk, ChatCompletion, MetadataUpdate, ModelObject
+from chatport.wire.errors import ErrorBody
+from chatport.wire.stored import DEFAULT_LIMIT, MAX_LIMIT, CompletionDeleted, CompletionList, MessageList
+
+JSONSchema = dict[str, Any]
+
+
+async def describe(exchange: Exchange, site: Site) -> None:
+    """This description."""
+    await exchange.reply(200, document(), [(b"content-type", JSON)])
+
+
+# --- The request, as it is described ---------------------------------------------------------------------------------
+# A caller's JSON schema travels as msgspec.Raw, which says nothing about itself; here it is shown as the object it is.
+
+
+class Function(chat.Function, frozen=True):
+    """A function offered to the model; `parameters` is a JSON schema."""
+
+    parameters: JSONSchema | None = None  # type: ignore[assignment]
+
+
+class FunctionTool(chat.FunctionTool, frozen=True, tag_field="type", tag="function"):
+    function: Function
+
+
+class JSONSchemaFormat(chat.JSONSchemaFormat, frozen=True):
+    """What the reply's text must look like."""
+
+    schema: JSONSchema | None = None  # type: ignore[assignment]
+
+
+class ResponseFormat(chat.ResponseFormat, frozen=True):
+    json_schema: JSONSchemaFormat | None = None
+
+
+class ChatRequest(chat.ChatRequest, frozen=True, kw_only=True):
+    """What POST /v1/chat/completions takes."""
+
+    tools: Annotated[list[FunctionTool | chat.CustomTool], Meta(min_length=1, max_length=128)] | None = None  # type: ignore[assignment]
+    response_format: ResponseFormat | None = None
+    functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None  # type: ignore[assignment]
+
+
+# --- Operations ------------------------------------------------------------------------------------------------------
+
+
+class Parameter(Struct, frozen=True):
+    """A query parameter, or a header where `place` says so."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+    place: str = "query"
+    style: str | None = None
+
+
+class Operation(Struct, frozen=True, kw_only=True):
+    """One method of one path. `errors`: statuses beside those that every keyed operation can answer with."""
+
+    summary: str
+    reply: Any
+    takes: Any = None
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[int, ...] = ()
+    keyed: bool = True
+
+
+PAGE = (
+    Parameter("after", "Id of the last item of the page before.", {"type": "string"}),
+    Parameter(
+        "limit", "Items on a page.", {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    ),
+    Parameter("order", "By time.", {"enum": ["asc", "desc"], "default": "asc"}),
+)
+FILTERS = (
+    Parameter("model", "Only completions of this model.", {"type": "string"}),
+    Parameter(
+        "metadata",
+        "Only completions with this metadata: metadata[key]=value.",
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        style="deepObject",
+    ),
+)
+IDEMPOTENCY = Parameter(
+    "Idempotency-Key",
+    "The same key and body within 24 hours bring the same reply back.",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    place="header",
+)
+STORED = "/v1/chat/completions/{id}"
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("/v1/chat/completions", "post"): Operation(
+        summary="Create a completion, streamed or whole",
+        takes=ChatRequest,
+        reply=ChatCompletion,
+        parameters=(IDEMPOTENCY,),
+        errors=(400, 403, 404, 413, 429),
+    ),
+    ("/v1/chat/completions", "get"): Operation(
+        summary="List stored completions", reply=CompletionList, parameters=(*PAGE, *FILTERS), errors=(400, 404)
+    ),
+    (STORED, "get"): Operation(summary="Get a stored completion", reply=ChatCompletion, errors=(404,)),
+    (STORED, "post"): Operation(
+        summary="Replace a stored completion's metadata",
+        takes=MetadataUpdate,
+        reply=ChatCompletion,
+        errors=(400, 404, 413),
+    ),
+    (STORED, "delete"): Operation(summary="Delete a stored completion", reply=CompletionDeleted, errors=(404,)),
+    (f"{STORED}/messages", "get"): Operation(
+        summary="List the messages a stored completion answered",
+        reply=MessageList,
+        parameters=PAGE,
+        errors=(400, 404),
+    ),
+    ("/v1/models", "get"): Operation(summary="List models", reply=ModelList),
+    ("/v1/models/{model}", "get"): Operation(summary="Get a model", reply=ModelObject, errors=(403, 404)),
+    ("/", "get"): Operation(summary="Where the API is", reply=dict[str, str], keyed=False),
+    ("/healthz", "get"): Operation(summary="Whether the process runs", reply=dict[str, str], keyed=False),
+    ("/readyz", "get"): Operation(
+        summary="Whether requests can be answered: 200, or 503 and what is not ready", reply=JSONSchema, keyed=False
+    ),
+    ("/openapi.json", "get"): Operation(summary="This description", reply=JSONSchema, keyed=False),
+}
+
+ERRORS = {
+    400: "The request is wrong; `param` and `code` say where and how.",
+    401: "No key, a wrong key, or its quota is exhausted.",
+    403: "The key is not allowed to do this.",
+    404: "No such model, or no such stored completion.",
+    413: "The body is too large.",
+    429: "Over a rate limit; `retry-after` says how long to wait.",
+    500: "The server's fault, or an upstream's broken answer.",
+    503: "Overloaded, starting, stopping, or an upstream can't be reached.",
+}
+
+EVERY_KEYED = (401, 500, 503)
+
+
+# --- The document ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def document() -> bytes:
+    """The description as OpenAPI 3.1 in JSON; made once, when it is first asked for."""
+    schemas = Schemas()
+    paths: dict[str, dict[str, Any]] = {}
+    for (path, method), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method] = described(path, operation, schemas)
+    return json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": "Chatport", "version": __version__, "description": "Chat Completions on one port."},
+            "paths": paths,
+            "components": {
+                "schemas": schemas.components,
+                "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    )
+
+
+class Schemas:
+    """The schemas of every type that an operation names."""
+
+    def __init__(self) -> None:
+        types = [ErrorBody, ChatChunk, *named_types()]
+        schemas, self.components = json.schema_components(types, ref_template="#/components/schemas/{name}")
+        self._of = list(zip(types, schemas, strict=True))
+
+    def of(self, wanted: Any) -> dict[str, Any]:
+        return next(schema for type_, schema in self._of if type_ == wanted)
+
+
+def named_types() -> Iterator[Any]:
+    for operation in OPERATIONS.values():
+        yield operation.reply
+        if operation.takes is not None:
+            yield operation.takes
+
+
+def described(path: str, operation: Operation, schemas: Schemas) -> dict[str, Any]:
+    """One operation object."""
+    found: dict[str, Any] = {"summary": operation.summary, "parameters": list(parameters(path, operation))}
+    if operation.takes is not None:
+        found["requestBody"] = {"required": True, "content": as_json(schemas.of(operation.takes))}
+    found["responses"] = dict(responses(operation, schemas))
+    if operation.keyed:
+        found["security"] = [{"key": []}]
+    return found
+
+
+def parameters(path: str, operation: Operation) -> Iterator[dict[str, Any]]:
+    for segment in path.split("/"):
+        if segment.startswith("{"):
+            yield {"name": segment.strip("{}"), "in": "path", "required": True, "schema": {"type": "string"}}
+    for given in operation.parameters:
+        shown: dict[str, Any] = {"name": given.name, "in": given.place, "description": given.description}
+        if given.style is not None:
+            shown |= {"style": given.style, "explode": True}
+        yield shown | {"schema": given.schema}
+
+
+def responses(operation: Operation, schemas: Schemas) -> Iterator[tuple[str, dict[str, Any]]]:
+    content = as_json(schemas.of(operation.reply))
+    if operation.takes is ChatRequest:
+        frames = "With `stream: true`: server-sent events, each a chunk in JSON, the last one `[DONE]`."
+        content["text/event-stream"] = {"schema": schemas.of(ChatChunk) | {"description": frames}}
+    header = {"x-request-id": {"schema": {"type": "string"}, "description": "Name it when you ask about a request."}}
+    yield "200", {"description": "Done.", "headers": header, "content": content}
+    if operation.keyed:
+        for status in sorted({*operation.errors, *EVERY_KEYED}):
+            error = as_json(schemas.of(ErrorBody))
+            yield str(status), {"description": ERRORS[status], "headers": header, "content": error}
+
+
+def as_json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}

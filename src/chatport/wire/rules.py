@@ -1,0 +1,338 @@
+"""Rules between fields (contract.md §5-§8): what no single field's type can say.
+
+`RULES` is the list: a field's rule runs where the field was given. Each reads the typed request and raises
+InvalidRequest. What a model can or can't do is no rule of the format; `policy/features.py` sees to that.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import a2b_base64
+from collections.abc import Callable, Iterator, Mapping
+
+from msgspec import Struct
+
+from chatport.wire.chat import (
+    NULL,
+    AllowedToolsChoice,
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    CustomTool,
+    Function,
+    FunctionName,
+    FunctionTool,
+    GrammarFormat,
+    ImagePart,
+    JSONSchemaFormat,
+    Message,
+    NamedFunction,
+    NamedTool,
+    RefusalPart,
+    TextPart,
+    Tool,
+    ToolMessage,
+    UserMessage,
+)
+from chatport.wire.errors import InvalidRequest, quote
+from chatport.wire.fields import missing, too_many_items
+from chatport.wire.strict import SchemaSite, check_parameters, check_strict, load_schema, pattern_fault
+
+
+class DecodeLimits(Struct, frozen=True):
+    """How much of a request is looked at. What these leave open, the limit on the body's bytes bounds."""
+
+    max_depth: int = 64
+    """Levels of arrays and objects in a caller's schema, whose readers are recursive. Everything else has the depth its
+    type has, or is skipped unread."""
+    max_messages: int = 4096
+    """Twice what OpenAI takes; far beyond what fits into any model's window."""
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+NAMES_SHOWN = 8
+"""Names of tools that a message lists as the allowed ones."""
+
+Rule = Callable[[ChatRequest, DecodeLimits], None]
+
+
+def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
+    """Raises InvalidRequest for the first rule broken."""
+    for field, rule in RULES.items():
+        if getattr(request, field) is not None:
+            rule(request, limits)
+
+
+def _invalid(param: str, message: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_value")
+
+
+# --- Messages (§5) ---------------------------------------------------------------------------------------------------
+
+
+def _messages(request: ChatRequest, limits: DecodeLimits) -> None:
+    if len(request.messages) > limits.max_messages:
+        raise too_many_items("messages", limits.max_messages, len(request.messages))
+    for index, message in enumerate(request.messages):
+        if isinstance(message, UserMessage):
+            _user_content(message, index)
+        elif isinstance(message, AssistantMessage):
+            _assistant_content(message, index)
+    _calls_and_answers(request.messages)
+
+
+def _user_content(message: UserMessage, index: int) -> None:
+    if isinstance(message.content, str):
+        return
+    for place, part in enumerate(message.content):
+        if isinstance(part, ImagePart):
+            _image_url(part.image_url.url, f"messages[{index}].content[{place}].image_url.url")
+        elif isinstance(part, AudioPart):
+            _base64(part.input_audio.data, f"messages[{index}].content[{place}].input_audio.data")
+
+
+IMAGE_URL = re.compile(r"https?://[^\s/?#]|data:[^,]*,.", re.IGNORECASE)
+
+
+def _image_url(url: str, param: str) -> None:
+    if not IMAGE_URL.match(url):
+        raise _invalid(
+            param,
+            f"Invalid '{param}': expected an http or https URL, or a data URL with the image, but got {quote(url)}.",
+        )
+
+
+def _base64(data: str, param: str) -> None:
+    try:
+        size = len(a2b_base64(data, strict_mode=True))
+    except ValueError as exc:
+        raise _invalid(
+            param, f"Invalid '{param}': expected base64-encoded audio, but got {quote(data)}: {exc}."
+        ) from None
+    if size == 0:
+        raise _invalid(param, f"Invalid '{param}': expected base64-encoded audio, but got an empty string.")
+
+
+def _assistant_content(message: AssistantMessage, index: int) -> None:
+    content = message.content
+    if content is None and not _says_something(message):
+        raise missing(f"messages[{index}].content")
+    if isinstance(content, list) and len(content) > 1 and any(isinstance(part, RefusalPart) for part in content):
+        raise _invalid(
+            f"messages[{index}].content",
+            f"Invalid 'messages[{index}].content': expected any number of 'text' parts or exactly one 'refusal' part, "
+            f"but got {len(content)} parts with a 'refusal' among them.",
+        )
+
+
+def _says_something(message: AssistantMessage) -> bool:
+    """What excuses an assistant message from content. Reasoning too, which an answer that was cut may end with (§9)."""
+    told = (message.tool_calls, message.function_call, message.refusal, message.audio)
+    return any(each is not None for each in (*told, message.reasoning_content, message.reasoning))
+
+
+def _calls_and_answers(messages: list[Message]) -> None:
+    """Each call is answered before the next message that is no answer, and each answer has its call."""
+    asked: dict[str, None] = {}
+    open_calls: dict[str, None] = {}
+    for index, message in enumerate(messages):
+        if isinstance(message, ToolMessage):
+            if message.tool_call_id not in asked:
+                raise _stray_answer(message, index)
+            open_calls.pop(message.tool_call_id, None)
+            continue
+        if open_calls:
+            raise _unanswered(open_calls, index)
+        calls = message.tool_calls if isinstance(message, AssistantMessage) else None
+        asked = dict.fromkeys(call.id for call in calls or ())
+        open_calls = dict(asked)
+    if open_calls:
+        raise _unanswered(open_calls, len(messages) - 1)
+
+
+def _stray_answer(message: ToolMessage, index: int) -> InvalidRequest:
+    return _invalid(
+        f"messages[{index}].role",
+        f"Invalid 'messages[{index}]': a message with role 'tool' must answer a call of the assistant message before. "
+        f"No call there has the id {quote(message.tool_call_id)}.",
+    )
+
+
+def _unanswered(open_calls: Mapping[str, None], index: int) -> InvalidRequest:
+    ids = _listed(list(open_calls))
+    return _invalid(
+        f"messages[{index}].role",
+        "An assistant message with 'tool_calls' must be followed by tool messages responding to each 'tool_call_id'. "
+        f"The following tool_call_ids did not have response messages: {ids}.",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(map(quote, names[:NAMES_SHOWN])) + more
+
+
+# --- Tools (§6) ------------------------------------------------------------------------------------------------------
+
+
+def _tools(request: ChatRequest, limits: DecodeLimits) -> None:
+    for index, tool in enumerate(request.tools or ()):
+        if isinstance(tool, FunctionTool):
+            _function(tool.function, f"tools[{index}].function.parameters", limits)
+        else:
+            _custom(tool, f"tools[{index}].custom.format.grammar.definition")
+
+
+def _functions(request: ChatRequest, limits: DecodeLimits) -> None:
+    if request.tools is not None:
+        raise _invalid("functions", "'functions' can't be used together with 'tools', which takes its place.")
+    for index, function in enumerate(request.functions or ()):
+        _function(function, f"functions[{index}].parameters", limits)
+
+
+def _function(function: Function, param: str, limits: DecodeLimits) -> None:
+    if function.parameters == NULL:
+        return
+    site = SchemaSite(f"function '{function.name}'", param, param, "invalid_function_parameters")
+    schema = load_schema(function.parameters, site, limits.max_depth)
+    check_parameters(schema, site)
+    if function.strict:
+        check_strict(schema, site)
+
+
+def _custom(tool: CustomTool, param: str) -> None:
+    form = tool.custom.format
+    if not isinstance(form, GrammarFormat) or form.grammar.syntax != "regex":
+        return
+    if reason := pattern_fault(form.grammar.definition):
+        raise _invalid(
+            param,
+            f"Invalid grammar for custom tool '{tool.custom.name}': "
+            f"the regex {quote(form.grammar.definition)} does not compile: {reason}.",
+        )
+
+
+def _tool_choice(request: ChatRequest, _limits: DecodeLimits) -> None:
+    choice = request.tool_choice
+    if choice is None or choice in ("none", "auto"):
+        return
+    if request.tools is None:
+        raise _invalid("tool_choice", "Invalid value for 'tool_choice': it is only allowed when 'tools' are specified.")
+    if isinstance(choice, str):
+        return
+    named = choice.allowed_tools.tools if isinstance(choice, AllowedToolsChoice) else [choice]
+    if not named:
+        raise _invalid("tool_choice", "Invalid value for 'tool_choice': 'allowed_tools.tools' is empty.")
+    offered = dict.fromkeys(map(_offered, request.tools))
+    for tool in named:
+        if _chosen(tool) not in offered:
+            kind, name = _chosen(tool)
+            raise _not_offered(
+                "tool_choice", f"{kind} tool", name, [name for of, name in offered if of == kind], "tools"
+            )
+
+
+def _offered(tool: Tool) -> tuple[str, str]:
+    return ("function", tool.function.name) if isinstance(tool, FunctionTool) else ("custom", tool.custom.name)
+
+
+def _chosen(tool: NamedTool) -> tuple[str, str]:
+    return ("function", tool.function.name) if isinstance(tool, NamedFunction) else ("custom", tool.custom.name)
+
+
+def _not_offered(param: str, kind: str, name: str, offered: list[str], where: str) -> InvalidRequest:
+    known = _listed(offered) or "none"
+    return _invalid(
+        param, f"Invalid value for '{param}': no {kind} named {quote(name)} is in '{where}'. Those there: {known}."
+    )
+
+
+def _function_call(request: ChatRequest, _limits: DecodeLimits) -> None:
+    choice = request.function_call
+    if not isinstance(choice, FunctionName):
+        return
+    offered = [function.name for function in request.functions or ()]
+    if choice.name not in offered:
+        raise _not_offered("function_call", "function", choice.name, offered, "functions")
+
+
+# --- The answer's form (§7, §8) --------------------------------------------------------------------------------------
+
+
+def _response_format(request: ChatRequest, limits: DecodeLimits) -> None:
+    form = request.response_format
+    if form is None or form.kind == "text":
+        return
+    if form.kind == "json_object":
+        _asks_for_json(request)
+    elif form.json_schema is None:
+        raise missing("response_format.json_schema")
+    else:
+        _json_schema(form.json_schema, limits)
+
+
+def _json_schema(form: JSONSchemaFormat, limits: DecodeLimits) -> None:
+    path = "response_format.json_schema.schema"
+    if form.schema == NULL:
+        if form.strict:
+            raise missing(path)
+        return
+    site = SchemaSite(f"response_format '{form.name}'", path, "response_format", "invalid_value")
+    schema = load_schema(form.schema, site, limits.max_depth)
+    if form.strict:
+        check_strict(schema, site)
+
+
+LETTERS = re.compile("json", re.IGNORECASE | re.ASCII)
+
+
+def _asks_for_json(request: ChatRequest) -> None:
+    """A model that is only held to JSON, and never told, may write white space until its limit."""
+    if not any(LETTERS.search(text) for message in request.messages for text in _texts(message)):
+        raise _invalid(
+            "messages",
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'.",
+        )
+
+
+def _texts(message: Message) -> Iterator[str]:
+    content = message.content
+    if isinstance(content, str):
+        yield content
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, TextPart):
+            yield part.text
+
+
+def _stream_options(request: ChatRequest, _limits: DecodeLimits) -> None:
+    if not request.stream:
+        raise _invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is true.")
+
+
+def _top_logprobs(request: ChatRequest, _limits: DecodeLimits) -> None:
+    if not request.logprobs:
+        raise _invalid("top_logprobs", "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.")
+
+
+def _modalities(request: ChatRequest, _limits: DecodeLimits) -> None:
+    if "audio" in (request.modalities or ()) and request.audio is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'audio', which 'modalities' with 'audio' asks for.",
+            param="audio",
+            code="missing_required_parameter",
+        )
+
+
+RULES: Mapping[str, Rule] = {
+    "messages": _messages,
+    "stream_options": _stream_options,
+    "top_logprobs": _top_logprobs,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "functions": _functions,
+    "function_call": _function_call,
+    "response_format": _response_format,
+    "modalities": _modalities,
+}
+"""Field given, rule that holds it to the others."""

@@ -1,0 +1,110 @@
+"""Server-sent events, both ways: chunks to frames for our clients, bytes of an upstream to the data of its events.
+
+Nothing here reads a socket. What we write is one `data:` line and a blank one per chunk (contract.md §10); what we read
+is anything the standard allows.
+
+Source: WHATWG HTML, "Interpreting an event stream".
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from chatport.wire.chat import ChatChunk
+from chatport.wire.errors import ApiError, InternalError
+
+DONE = b"data: [DONE]\n\n"
+"""The last frame of a stream that went well."""
+
+COMMENT = b": keep-alive\n\n"
+"""What keeps proxies awake while a model is silent; every client skips it."""
+
+MAX_FRAME = 1024 * 1024
+"""Bytes that one event of an upstream may hold. Its largest known frame is a tool call sent whole: some 100 KB."""
+
+_BOM = b"\xef\xbb\xbf"
+_encode = msgspec.json.Encoder().encode
+
+
+def frame(chunk: ChatChunk) -> bytes:
+    """One frame. JSON has no raw line break, so the chunk is always a single line."""
+    return b"data: %b\n\n" % _encode(chunk)
+
+
+def error_frame(error: ApiError) -> bytes:
+    """The frame that ends a stream which broke after its head was sent; no `[DONE]` follows it (§10, 12)."""
+    return b"data: %b\n\n" % error.body()
+
+
+class SSEDecoder:
+    """Feed bytes as they come, get the data of each event that is whole; the same events whatever the split.
+
+    Lines end with CR, LF or CRLF; several `data:` lines are joined by LF; comments, `id:` and `retry:` are skipped, and
+    so is `event:`, since in every dialect we read the data says itself what it is. An event that was not ended by a
+    blank line is never given out: it was cut short.
+    """
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._max_frame = max_frame
+        self._tail: list[bytes] = []  # pieces of the last line, which has not ended; joined once, when it does
+        self._tail_size = 0
+        self._data: list[bytes] = []  # lines of the event that has not ended
+        self._data_size = 0
+        self._after_cr = False
+        self._first_line = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data of the events that end in this chunk. Raises InternalError for an event over the limit."""
+        if not chunk:
+            return []
+        ends_with_cr = chunk.endswith(b"\r")
+        if self._after_cr:  # a CRLF that was split: its CR has ended the line already
+            chunk = chunk.removeprefix(b"\n")
+        self._after_cr = ends_with_cr
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *rest = chunk.split(b"\n")
+        self._keep(first)
+        events = []
+        for following in rest:
+            event = self._line(self._take_tail())
+            if event is not None:
+                events.append(event)
+            self._keep(following)
+        return events
+
+    def _keep(self, piece: bytes) -> None:
+        self._tail.append(piece)
+        self._tail_size += len(piece)
+        if self._data_size + self._tail_size > self._max_frame:
+            raise InternalError(f"The upstream sent an event of more than {self._max_frame} bytes.")
+
+    def _take_tail(self) -> bytes:
+        line = b"".join(self._tail)
+        self._tail.clear()
+        self._tail_size = 0
+        if self._first_line:
+            self._first_line = False
+            return line.removeprefix(_BOM)
+        return line
+
+    def _line(self, line: bytes) -> bytes | None:
+        if not line:
+            return self._dispatch()
+        if line.startswith(b"data:"):
+            self._hold(line[5:].removeprefix(b" "))
+        elif line == b"data":
+            self._hold(b"")
+        return None
+
+    def _hold(self, value: bytes) -> None:
+        self._data.append(value)
+        self._data_size += len(value) + 1  # an empty line counts too: a million of them are no small event
+
+    def _dispatch(self) -> bytes | None:
+        if not self._data:
+            return None
+        event = b"\n".join(self._data)
+        self._data.clear()
+        self._data_size = 0
+        return event

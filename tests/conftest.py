@@ -1,0 +1,26 @@
+"""What every test may ask for: the real program on a port, and the weights of the default model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from support.serving import model_server, scripted_server
+
+__all__ = ["model_server", "scripted_server", "smollm2_path"]
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The weights of the default model. Missing, the test is skipped; in CI it fails."""
+    home = os.environ.get("CHATPORT_TEST_HOME") or platformdirs.user_data_dir("chatport", appauthor=False)
+    path = Path(os.environ.get("CHATPORT_TEST_MODEL") or Path(home, "models", "smollm2-135m.gguf"))
+    if not path.exists():
+        reason = f"{path} is not there; `make test` fetches it"
+        if "CI" in os.environ:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path

@@ -1,0 +1,105 @@
+"""Migrations lead to the schema, once, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from chatport.store import open_store
+from chatport.store.database import Database
+from chatport.store.errors import StoreIncompatible
+from chatport.store.migrate import MIGRATIONS, migrate, revision
+from chatport.store.schema import HEAD, metadata
+
+
+def differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, metadata))
+
+
+async def test_migrations_lead_to_the_schema(database: Database) -> None:
+    await database.write(migrate)
+    assert await database.read(differences) == []
+    assert await database.read(revision) == HEAD
+
+
+async def test_the_comparison_would_see_a_difference(database: Database) -> None:
+    await database.write(migrate)
+    await database.write(lambda connection: connection.execute(text("DROP INDEX replays_created_at")).close())
+    assert len(await database.read(differences)) == 1
+
+
+async def test_an_empty_database_has_no_revision(database: Database) -> None:
+    assert await database.read(revision) is None
+
+
+async def test_migrating_again_changes_nothing(database: Database) -> None:
+    await database.write(migrate)
+    await database.write(migrate)
+    assert await database.read(revision) == HEAD
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+async def test_a_newer_database_is_refused_with_a_sentence(empty_url: str) -> None:
+    async with open_store(empty_url):
+        pass
+    await forge_revision(empty_url, "9999")
+    with pytest.raises(StoreIncompatible, match=r"newer Chatport .*9999.*0001"):
+        async with open_store(empty_url):
+            pass
+
+
+async def forge_revision(url: str, number: str) -> None:
+    async with open_store(url) as store:
+        await store._database.write(
+            lambda connection: connection.execute(
+                text("UPDATE alembic_version SET version_num = :number"), {"number": number}
+            ).close()
+        )
+
+
+async def test_many_processes_may_open_a_new_database_at_once(empty_url: str) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from chatport.store import open_store\n"
+        "async def main():\n"
+        "    async with open_store(sys.argv[1]) as store:\n"
+        "        print(await store.keys.revision())\n"
+        "asyncio.run(main())\n"
+    )
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", program, empty_url, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(4)
+    ]
+    answers = await asyncio.gather(*(process.communicate() for process in processes))
+    assert [(out.strip(), err.decode()) for out, err in answers] == [(b"0", "")] * 4
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from chatport.store import open_store\n"
+        "async def main():\n"
+        "    async with open_store(sys.argv[1]):\n"
+        "        print('alembic' in sys.modules)\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/once.db"]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
+    assert runs == ["True", "False"]

@@ -1,0 +1,240 @@
+"""One request through the whole pipeline: a real store, the scripted backend, a sink that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatport.backends.scripted import ScriptedBackend
+from chatport.delivery import Headers
+from chatport.pipeline import Call, Pace, Pipeline
+from chatport.policy.catalog import Catalog, Model
+from chatport.policy.keys import Caller, Keys
+from chatport.policy.replays import Replays
+from chatport.policy.stored import StoredCompletions
+from chatport.store import open_store
+from chatport.targets import EVERY_FEATURE, Feature, Target
+from chatport.wire.decode import decode_request
+from chatport.wire.errors import ApiError, InvalidRequest, ModelNotFound, NotFound, Unavailable, Unsupported
+from support.stream_rules import check_stream
+
+Ask = Callable[..., Call]
+
+
+class Reply:
+    """What a client got."""
+
+    def __init__(self) -> None:
+        self.headers: dict[bytes, bytes] = {}
+        self.body = b""
+        self.ended = False
+        self.started = asyncio.Event()
+
+    async def head(self, headers: Headers) -> None:
+        assert not self.headers, "a second head"
+        self.headers = dict(headers)
+
+    async def data(self, data: bytes) -> None:
+        assert self.headers, "data before the head"
+        self.body += data
+        self.started.set()
+
+    async def end(self) -> None:
+        self.ended = True
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def frames(self) -> list[Any]:
+        lines = [line.removeprefix(b"data: ") for line in self.body.split(b"\n\n") if line.startswith(b"data: ")]
+        return [json.loads(line) for line in lines if line != b"[DONE]"]
+
+
+def backends() -> dict[str, ScriptedBackend]:
+    return {
+        "hello": ScriptedBackend(["Hel", "lo"]),
+        "slow": ScriptedBackend(["a", "b", "c"], delay_ms=20),
+        "endless": ScriptedBackend(["x"] * 1000, delay_ms=20),
+        "broken": ScriptedBackend(fail_status=503),
+        "breaks": ScriptedBackend(["a", "b", "c"], fail_status=500, fail_after=2),
+        "plain": ScriptedBackend(["no tools here"]),
+    }
+
+
+def model(name: str) -> Model:
+    features = EVERY_FEATURE - {Feature.TOOLS} if name == "plain" else EVERY_FEATURE
+    target = Target(id=name, backend=name, model=name, features=features, fingerprint="fp_test")
+    return Model(id=name, aliases=(f"{name}-alias",), targets=(target,), created=1, owned_by="test")
+
+
+class House:
+    def __init__(self, pipeline: Pipeline, caller: Caller, other: Caller) -> None:
+        self.pipeline = pipeline
+        self.caller = caller
+        self.other = other
+        self._calls = 0
+
+    def call(self, model: str, *, caller: Caller | None = None, key: str | None = None, **fields: Any) -> Call:
+        body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}], **fields}).encode()
+        self._calls += 1
+        return Call(
+            id=f"req_{self._calls}",
+            caller=caller or self.caller,
+            request=decode_request(body),
+            body=body,
+            idempotency_key=key,
+            received=time.perf_counter(),
+        )
+
+    async def run(self, model: str, **fields: Any) -> Reply:
+        reply = Reply()
+        await self.pipeline.run(self.call(model, **fields), reply)
+        assert reply.ended
+        return reply
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with open_store(f"sqlite:///{tmp_path}/t.db") as store:
+        keys = Keys(store.keys)
+        callers = []
+        for name in ("one", "two"):
+            key = await keys.create(name=name, now=time.time())
+            await keys.load()
+            callers.append(keys.authenticate(f"Bearer {key.key}", time.time()))
+        models = [model(name) for name in backends()]
+        pipeline = Pipeline(Catalog(models), backends(), Replays(store.replays), StoredCompletions(store.completions))
+        yield House(pipeline, *callers)
+
+
+async def test_a_completion_is_one_json_body_with_its_length(house: House) -> None:
+    reply = await house.run("hello-alias")
+    answer = reply.json()
+    assert answer["choices"][0]["message"]["content"] == "Hello"
+    assert answer["model"] == "hello"
+    assert answer["system_fingerprint"] == "fp_test"
+    assert answer["id"].startswith("chatcmpl-")
+    assert abs(answer["created"] - time.time()) < 60
+    assert reply.headers[b"content-length"] == b"%d" % len(reply.body)
+    assert reply.headers[b"openai-version"] == b"2020-10-01"
+    assert int(reply.headers[b"openai-processing-ms"]) >= 0
+
+
+@pytest.mark.parametrize("usage", [False, True])
+async def test_a_stream_is_grammatical_and_ends_with_done(house: House, usage: bool) -> None:
+    reply = await house.run("hello", stream=True, n=2, stream_options={"include_usage": usage})
+    assert reply.headers[b"content-type"].startswith(b"text/event-stream")
+    assert reply.headers[b"cache-control"] == b"no-cache"
+    assert reply.body.endswith(b"data: [DONE]\n\n")
+    check_stream(reply.frames(), choices=2, include_usage=usage)
+
+
+async def test_ids_differ_between_requests(house: House) -> None:
+    assert (await house.run("hello")).json()["id"] != (await house.run("hello")).json()["id"]
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "error"),
+    [
+        ("nothing", {}, ModelNotFound),
+        ("plain", {"tools": [{"type": "function", "function": {"name": "f"}}]}, Unsupported),
+        ("broken", {}, Unavailable),
+        ("broken", {"stream": True}, Unavailable),
+    ],
+)
+async def test_what_fails_before_the_first_byte_is_raised(
+    house: House, model: str, fields: dict[str, Any], error: type[ApiError]
+) -> None:
+    reply = Reply()
+    with pytest.raises(error):
+        await house.pipeline.run(house.call(model, **fields), reply)
+    assert not reply.headers
+
+
+async def test_what_fails_after_the_first_byte_is_a_frame_without_done(house: House) -> None:
+    reply = await house.run("breaks", stream=True)
+    assert set(reply.frames()[-1]) == {"error"}
+    assert reply.frames()[-1]["error"]["type"] == "api_error"
+    assert b"[DONE]" not in reply.body
+    assert all(choice["finish_reason"] is None for frame in reply.frames()[:-1] for choice in frame["choices"])
+
+
+async def test_a_silent_stream_commits_after_its_time(house: House) -> None:
+    house.pipeline.pace = Pace(commit_after=0.005, keepalive=0.005)
+    reply = await house.run("slow", stream=True)
+    assert reply.body.startswith(b": keep-alive")
+    check_stream(reply.frames(), choices=1, include_usage=False)
+
+
+async def test_stored_when_asked_for_streamed_or_not(house: House) -> None:
+    stored = house.pipeline.stored
+    whole = (await house.run("hello", store=True, metadata={"a": "b"})).json()
+    assert whole["metadata"] == {"a": "b"}
+    streamed = (await house.run("hello", store=True, stream=True)).frames()[0]["id"]
+    for id in (whole["id"], streamed):
+        assert (await stored.get(house.caller, id)).choices[0].message.content == "Hello"
+        with pytest.raises(NotFound):
+            await stored.get(house.other, id)
+    unasked = (await house.run("hello")).json()["id"]
+    with pytest.raises(NotFound):
+        await stored.get(house.caller, unasked)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_idempotency_key_brings_the_same_bytes_back(house: House, stream: bool) -> None:
+    first = await house.run("slow", key="once", stream=stream)
+    again = await house.run("slow", key="once", stream=stream)
+    assert again.body == first.body
+    assert again.headers[b"content-type"] == first.headers[b"content-type"]
+    assert again.headers[b"x-chatport-replayed"] == b"true"
+    assert (await house.run("slow", key="once", stream=stream, caller=house.other)).body != first.body
+
+
+async def test_an_idempotency_key_with_another_body_is_a_conflict(house: House) -> None:
+    await house.run("hello", key="once")
+    with pytest.raises(InvalidRequest) as caught:
+        await house.run("hello", key="once", seed=1)
+    assert caught.value.code == "idempotency_conflict"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_repeat_joins_the_first_while_it_runs(house: House, stream: bool) -> None:
+    first, second = await asyncio.gather(*(house.run("slow", key="twice", stream=stream) for _ in range(2)))
+    assert first.body == second.body
+
+
+async def test_a_repeat_takes_over_when_the_first_client_leaves(house: House) -> None:
+    reply = Reply()
+    first = asyncio.create_task(house.pipeline.run(house.call("slow", key="left", stream=True), reply))
+    await reply.started.wait()
+    second = asyncio.create_task(house.run("slow", key="left", stream=True))
+    await asyncio.sleep(0)
+    first.cancel()
+    whole = await second
+    check_stream(whole.frames(), choices=1, include_usage=False)
+    assert whole.frames()[0]["id"] != json.loads(reply.body.split(b"\n\n")[0].removeprefix(b"data: "))["id"]
+
+
+async def test_a_failed_request_keeps_nothing_for_its_idempotency_key(house: House) -> None:
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await house.run("broken", key="failing")
+
+
+async def test_cancelling_ends_the_backends_work(house: House) -> None:
+    reply = Reply()
+    running = asyncio.create_task(house.pipeline.run(house.call("endless", stream=True), reply))
+    await reply.started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    seen = reply.body
+    await asyncio.sleep(0.06)
+    assert reply.body == seen
+    assert not reply.ended

@@ -1,0 +1,92 @@
+"""Log lines: plain and JSON, a request's id in all of them, and nothing forged by a client."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from chatport.telemetry import REQUEST_ID, Access, configure_logging, log_access, new_request_id
+
+LOG = logging.getLogger("chatport.test")
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    """Where the lines go; logging is as it was afterwards."""
+    root, ours = logging.getLogger(), logging.getLogger("chatport")
+    before = root.handlers[:], root.level, ours.level
+    yield io.StringIO()
+    root.handlers[:], root.level, ours.level = before
+
+
+def access(**fields: str) -> Access:
+    given = {"method": "POST", "path": "/v1/x", "request_id": "req_1"} | fields
+    return Access(status=200, ms=1.26, **given)
+
+
+def test_a_plain_line_for_each_request(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    log_access(access(key_id="key_1", model="echo"))
+    assert stream.getvalue().split(" ", 1)[1] == "INFO POST /v1/x 200 1.3ms req_1 key_1 echo\n"
+
+
+def test_a_json_line_for_each_request(stream: io.StringIO) -> None:
+    configure_logging("info", json_lines=True, stream=stream)
+    log_access(access())
+    line = msgspec.json.decode(stream.getvalue())
+    assert line.pop("time").endswith("Z")
+    assert line == {
+        "level": "info", "logger": "chatport.access", "method": "POST", "path": "/v1/x", "status": 200, "ms": 1.3,
+        "request_id": "req_1", "key_id": None, "model": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+@pytest.mark.parametrize("chosen", ["a\nINFO forged", 'a" b', "\x1b[2J", "\u2028", "春" * 500])
+def test_clients_forge_no_lines(stream: io.StringIO, chosen: str, json_lines: bool) -> None:
+    configure_logging("info", json_lines=json_lines, stream=stream)
+    log_access(access(model=chosen, path=chosen))
+    assert stream.getvalue().count("\n") == 1
+    assert "\x1b" not in stream.getvalue()
+    if not json_lines:
+        assert len(stream.getvalue().split(" ")) == 9
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_request_is_named_in_every_line(stream: io.StringIO, json_lines: bool) -> None:
+    configure_logging("info", json_lines=json_lines, stream=stream)
+    token = REQUEST_ID.set("req_7")
+    LOG.warning("odd: %d", 5)
+    REQUEST_ID.reset(token)
+    LOG.warning("even")
+    first, second = stream.getvalue().splitlines()
+    assert "odd: 5" in first
+    assert "req_7" in first
+    assert "req_7" not in second
+
+
+@pytest.mark.parametrize("json_lines", [False, True])
+def test_a_traceback_comes_along(stream: io.StringIO, json_lines: bool) -> None:
+    configure_logging("info", json_lines=json_lines, stream=stream)
+    LOG.error("broken", exc_info=ValueError("why"))
+    assert "ValueError: why" in stream.getvalue()
+    assert json_lines == (len(stream.getvalue().splitlines()) == 1)
+
+
+def test_levels(stream: io.StringIO) -> None:
+    configure_logging("debug", stream=io.StringIO())
+    configure_logging("warning", stream=stream)
+    LOG.info("not said")
+    logging.getLogger("elsewhere").info("not said")
+    LOG.warning("said once")
+    logging.getLogger("elsewhere").warning("said too")
+    assert [line.split(" ", 2)[2] for line in stream.getvalue().splitlines()] == ["said once", "said too"]
+
+
+def test_request_ids_differ() -> None:
+    assert new_request_id().startswith("req_")
+    assert new_request_id() != new_request_id()
