@@ -36,7 +36,7 @@ NEIGHBOURS = {("pipeline", "delivery")}
 """Of one rank, and yet one may know the other: the pipeline's last stage lives in a file of its own."""
 
 LINES = 600
-MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:work|home|root|Users|opt)/[\w.-]+")
+MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:work|home|root|Users)/[\w.-]+")
 TEXT = {".py", ".md", ".toml", ".txt", ".json", ".mjs", ".sh", ".yml", ".cfg", ""}
 
 

@@ -110,11 +110,22 @@ async def test_after_leaving_no_timer_is_left_behind() -> None:
 
 async def test_a_copy_holds_the_frames_but_no_comments() -> None:
     wire = Wire()
-    async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=0.01, keep_copy=True) as delivery:
+    async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=0.01, keep=100) as delivery:
         await wire.until(lambda sent: sse.COMMENT in sent)
         await delivery.send(b"1")
         await delivery.send(b"2")
     assert delivery.copy == [b"1", b"2"]
+
+
+async def test_an_answer_over_the_limit_is_sent_but_not_copied() -> None:
+    wire = Wire()
+    async with Delivery(wire, lambda: HEAD, keep=3) as delivery:
+        await delivery.send(b"123")
+        assert delivery.copy == [b"123"]
+        await delivery.send(b"4")
+        await delivery.send(b"5")
+    assert delivery.copy is None
+    assert wire.sent == ["head", b"123", b"4", b"5"]
 
 
 def test_a_silent_store_is_a_503_and_a_bug_a_500_that_says_nothing() -> None:

@@ -62,7 +62,7 @@ class Delivery:
 
     `headers` is asked when the head goes out, so that times in it are true. In a stream, after `commit_after` seconds
     without a frame the head goes out with an SSE comment, and a comment follows every `keepalive` seconds of silence
-    (both None: never).
+    (both None: never). `keep`: bytes of frames to keep a copy of; an answer that has more is not copied at all.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class Delivery:
         *,
         commit_after: float | None = None,
         keepalive: float | None = None,
-        keep_copy: bool = False,
+        keep: int = 0,
     ) -> None:
         self.committed = False
         """The head is out: from here on an error can only travel in the stream."""
-        self.copy: list[bytes] | None = [] if keep_copy else None
+        self.copy: list[bytes] | None = [] if keep else None
+        self._room = keep
         self._sink = sink
         self._headers = headers
         self._commit_after = commit_after
@@ -105,9 +106,15 @@ class Delivery:
         if not self.committed:
             await self._commit()
         if self.copy is not None:
-            self.copy.append(data)
+            self._keep(self.copy, data)
         self._last = asyncio.get_running_loop().time()
         await self._sink.data(data)
+
+    def _keep(self, copy: list[bytes], data: bytes) -> None:
+        copy.append(data)
+        self._room -= len(data)
+        if self._room < 0:
+            self.copy = None
 
     async def end(self) -> None:
         """The answer is whole."""

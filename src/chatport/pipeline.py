@@ -22,7 +22,7 @@ from chatport.delivery import EVENT_STREAM, JSON, STREAM_HEADERS, Delivery, Head
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.features import refuse_unsupported
 from chatport.policy.keys import Caller
-from chatport.policy.replays import Claim, Replay, Replays
+from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
 from chatport.targets import Bound, Target
 from chatport.wire import sse
@@ -117,7 +117,7 @@ class Pipeline:
             lambda: head(call, EVENT_STREAM, route),
             commit_after=self.pace.commit_after,
             keepalive=self.pace.keepalive,
-            keep_copy=claim is not None,
+            keep=LARGEST_REPLY if claim is not None else 0,
         )
         async with delivery:
             try:

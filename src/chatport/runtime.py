@@ -38,6 +38,9 @@ from chatport.web.site import WebSettings
 from chatport.wire.decode import DecodeLimits
 from chatport.wire.errors import ApiError
 
+if sys.platform != "win32":
+    import uvloop
+
 PRUNE_EVERY = 600.0
 """Seconds between two sweeps for replies that no Idempotency-Key can bring back any more."""
 
@@ -228,6 +231,4 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     if sys.platform == "win32":
         asyncio.run(main)
     else:
-        import uvloop  # noqa: PLC0415  not to be had on Windows
-
         uvloop.run(main)

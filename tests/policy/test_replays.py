@@ -207,9 +207,8 @@ async def test_a_store_that_is_down_says_so_and_leaves_nobody_waiting(store: Sto
     await store.close()
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
-            async with asyncio.timeout(5):
-                async with replays.claim("key_1", "k", b"{}", NOW):
-                    pass
+            async with asyncio.timeout(5), replays.claim("key_1", "k", b"{}", NOW):
+                pass
 
 
 async def test_nothing_is_left_in_memory(replays: Replays, caller_id: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.exc import IntegrityError
 
 from chatport.store import sqlite
 from chatport.store.database import Work
@@ -195,3 +196,16 @@ async def test_what_has_returned_survives_kill_9(path: Path, database: SqliteDat
     kept = await database.read(lambda c: set(c.scalars(text("SELECT n FROM notes"))))
     assert set(told) <= kept
     assert len(kept) <= len(told) + 8  # at most one write of each writer that nobody heard of
+
+
+async def test_a_fault_of_the_commit_itself_reaches_who_waits_and_ends_nothing(database: SqliteDatabase) -> None:
+    """A violated foreign key whose check was put off shows only then."""
+
+    def orphan(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE children (n REFERENCES notes (n) DEFERRABLE INITIALLY DEFERRED)")
+        connection.exec_driver_sql("INSERT INTO children VALUES (99)")
+
+    with pytest.raises(IntegrityError):
+        await database.write(orphan)
+    await database.write(partial(add, 1))
+    assert await database.read(count) == 1

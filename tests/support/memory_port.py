@@ -44,13 +44,15 @@ class MemoryTransport(asyncio.Transport):
         return self._closing
 
     def close(self) -> None:
+        """As a socket's: what is written goes out first, so while a client takes nothing, nothing happens."""
         if not self._closing:
             self._closing = self.ended = True
-            self._loop.call_soon(self.protocol.connection_lost, None)
+            if not self.unsent:
+                self._loop.call_soon(self.protocol.connection_lost, None)
 
     def abort(self) -> None:
-        self.aborted = True
-        self.close()
+        self.aborted = self._closing = self.ended = True
+        self._loop.call_soon(self.protocol.connection_lost, None)
 
     def get_write_buffer_size(self) -> int:
         return self.unsent

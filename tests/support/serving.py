@@ -35,7 +35,7 @@ ADMIN_KEY = "sk-cp-test-admin-0123456789abcdefghij"
 
 SCRIPTED = """
 [server]
-max_body_bytes = 1000000
+max_body_bytes = 4000000
 cors_origins = ["https://app.example"]
 
 [[models]]

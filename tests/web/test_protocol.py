@@ -429,6 +429,21 @@ async def test_a_client_that_leaves_cancels_its_request_once(services: FakeServi
     assert len(services.answers.calls) == running, "nothing that waited was begun"
 
 
+async def test_leaving_is_seen_while_much_waits_to_be_sent(services: FakeServices) -> None:
+    port = open_port(services, stall_seconds=60)
+    await port.exchange(request(body=chat_body("flood")))
+    port.transport.unsent = 100_000
+    port.connection.pause_writing()
+    port.leave()
+    await port.settle()
+    assert services.answers.cancelled == 1
+    assert not port.aborted()
+    port.sweep(61)
+    await port.settle()
+    assert port.aborted()
+    assert port.state.connections == set()
+
+
 async def test_leaving_after_the_reply_cancels_nothing(services: FakeServices) -> None:
     port = open_port(services)
     await port.exchange(GOOD)

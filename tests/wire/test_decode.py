@@ -212,6 +212,7 @@ NOT_JSON: list[tuple[bytes, str]] = [
     (b'{"n": 1e400, "seed": NaN}', "not JSON"),
     (b"[" * 100_000, "nested too deeply"),
     (b'{"model": ' * 5_000, "nested too deeply"),
+    (b'{"n": 1e400, "a": ' + b"[" * 100_000, "nested too deeply"),
     (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "nested too deeply"),
 ]
 

@@ -161,12 +161,12 @@ def test_any_query_is_decoded_or_refused(query: bytes) -> None:
     ],
 )
 def test_a_message_is_shown_as_the_api_shows_it(sent: dict[str, object], shown: dict[str, object]) -> None:
-    message: Message = msgspec.convert(sent, Message)  # type: ignore[arg-type]
+    message: Message = msgspec.convert(sent, Message)
     always = {"id": "chatcmpl-1-0", "refusal": None, "content_parts": None}
     assert msgspec.to_builtins(stored_message("chatcmpl-1-0", message)) == always | shown
 
 
 def test_empty_pages_have_no_ids() -> None:
-    empty = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
+    empty: dict[str, object] = {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
     assert msgspec.to_builtins(completion_list([], has_more=False)) == empty
     assert msgspec.to_builtins(message_list([], has_more=False)) == empty

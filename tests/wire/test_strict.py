@@ -195,6 +195,11 @@ def halves(size: int) -> dict[str, Any]:
     return {**closed(c={"const": half}), "$defs": {"x" * (size - len(half) - 1): STRING}}
 
 
+def unlike(count: int) -> list[dict[str, Any]]:
+    """Schemas that are objects of their own, as they are when decoded."""
+    return [{"type": "string"} for _ in range(count)]
+
+
 SIZES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (levels(10), levels(11), "nests deeper than 10 levels"),
     (many(5000), many(5001), "too many properties: 5001, allowed are 5000"),
@@ -206,6 +211,8 @@ SIZES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         closed(a={**STRING, "pattern": "x" * 5001}),
         "characters of patterns",
     ),
+    # The root and the property are schemas too.
+    (closed(a={"anyOf": unlike(19_998)}), closed(a={"anyOf": unlike(19_999)}), "more than the 20000 schemas allowed"),
 ]
 
 
@@ -263,6 +270,11 @@ def test_depth_counts_objects_and_arrays(raw: bytes, fits: bool) -> None:
     else:
         with pytest.raises(InvalidRequest, match="3 levels"):
             load_schema(Raw(raw), SITE, 3)
+
+
+def test_depth_beyond_the_stack() -> None:
+    with pytest.raises(InvalidRequest, match="64 levels"):
+        load_schema(Raw(b'{"a":' * 5000 + b"1" + b"}" * 5000), SITE, 64)
 
 
 # --- Patterns --------------------------------------------------------------------------------------------------------

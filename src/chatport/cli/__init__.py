@@ -3,6 +3,6 @@
 Each command imports what it needs when it runs, so that help and version come at once.
 """
 
-from chatport.cli.app import app, main
+from chatport.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

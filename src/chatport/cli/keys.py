@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import msgspec
@@ -194,21 +193,20 @@ async def opened_keys(config: Config) -> AsyncIterator[Keys]:
 
 def _print_table(entries: list[KeyEntry]) -> None:
     from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.table import Column, Table  # noqa: PLC0415
 
-    table = Table("id", "name", "begins", "kind", "models", "created", "state", box=None, header_style="bold")
+    # On a narrow terminal the other columns give way: ids and prefixes are there to be copied.
+    widths = {"id": 20, "begins": 17, "kind": 5, "state": 7}
+    whole = (Column(title, no_wrap=True, min_width=width) for title, width in widths.items())
+    folded = (Column(title, overflow="fold") for title in ("name", "models"))
+    table = Table(*whole, *folded, box=None, header_style="bold")
     for entry in entries:
         table.add_row(
             entry.id,
-            entry.name,
             f"{entry.prefix}…",
             "admin" if entry.admin else "api",
+            "revoked" if entry.revoked_at else "open",
+            entry.name,
             "all" if entry.models is None else ", ".join(entry.models),
-            _day(entry.created_at),
-            f"revoked {_day(entry.revoked_at)}" if entry.revoked_at else "open",
         )
     Console(soft_wrap=True, markup=False, highlight=False).print(table)
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

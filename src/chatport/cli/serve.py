@@ -9,7 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -69,7 +70,7 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
             f"--workers {workers} is not possible yet: each process would keep limits of its own. Leave it at 1; one "
             "process answers many requests at the same time.",
         )
-    with told():
+    with told(), _sigterm_obeyed():
         found = load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
         with bound(found.server.host, found.server.port) as sock:
             _prepare_home(found)
@@ -113,7 +114,6 @@ def _run(config: Config, sock: socket.socket) -> None:
         sys.stdout.flush()
 
     configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
-    earlier = signal.signal(signal.SIGTERM, _leave)
     try:
         with store_told():
             run(serve(config, sock, greet))
@@ -122,13 +122,23 @@ def _run(config: Config, sock: socket.socket) -> None:
         if error.errno != errno.EADDRINUSE:
             raise
         end(Ending.PORT, refusal(config.server.host, config.server.port, error))
+
+
+@contextmanager
+def _sigterm_obeyed() -> Iterator[None]:
+    """SIGTERM before the server runs, which then sees to it itself: there is nothing to drain, but a download to close.
+
+    As the first process of a container we would not even be ended by it without a handler.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(Ending.OK)
+
+    earlier = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, earlier)
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM before the server runs: nothing to drain yet."""
-    raise SystemExit(Ending.OK)
 
 
 async def first_keys(keys: Keys, environ: Mapping[str, str]) -> tuple[str, str] | None:

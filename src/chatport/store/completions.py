@@ -51,9 +51,8 @@ class CompletionRows:
         def work(connection: Connection) -> None:
             columns = {name: getattr(row, name) for name in row.__struct_fields__ if name != "sequence"}
             columns |= {"messages": messages, "metadata": _encoded(row.metadata)}
-            sequence = connection.execute(completions.insert().values(columns)).inserted_primary_key
-            assert sequence is not None  # noqa: S101  for the type checker: one row was inserted
-            _tag(connection, sequence[0], row.metadata)
+            new = completions.insert().values(columns).returning(completions.c.sequence)
+            _tag(connection, connection.execute(new).scalar_one(), row.metadata)
 
         await self._database.write(work)
 

@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
@@ -95,7 +95,7 @@ class Job:
                 self._result = self._work(connection)
         except Exception as exc:  # whatever it is, it belongs to the caller who awaits this job
             self._fault = exc
-            if not _in_transaction(connection):
+            if not _driver(connection).in_transaction:
                 raise StoreUnavailable("the database undid a whole transaction") from exc
 
     def fail(self, fault: Exception) -> None:
@@ -183,7 +183,9 @@ def _commit(connection: Connection, batch: list[Job]) -> None:
         with driver_errors(), connection.begin():
             for job in batch:
                 job.attempt(connection)
-    except StoreUnavailable as exc:
+    except Exception as exc:  # noqa: BLE001  the thread outlives it, and everybody who waits is told
+        with suppress(sqlite3.Error):
+            _driver(connection).rollback()  # a commit that fails leaves SQLite's transaction open
         for job in batch:
             job.fail(exc)
 
@@ -203,9 +205,8 @@ def _settle(future: asyncio.Future[Any], result: Any, fault: Exception | None) -
         future.set_result(result)
 
 
-def _in_transaction(connection: Connection) -> bool:
-    driver = connection.connection.driver_connection
-    return isinstance(driver, sqlite3.Connection) and driver.in_transaction
+def _driver(connection: Connection) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, connection.connection.driver_connection)
 
 
 def _create(path: Path) -> None:
@@ -218,8 +219,12 @@ def _engine(path: Path, begin: str, *pragmas: str) -> Engine:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-        for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool)

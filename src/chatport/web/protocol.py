@@ -349,7 +349,6 @@ class Connection(HttpToolsProtocol):
 
     def _client_left(self) -> None:
         self._deaf = self._last = True
-        self._waiting.clear()
         turn, self._running = self._running, None
         if turn is not None:
             turn.client_left()

