@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from chatport.config import load
 from chatport.wire import errors
+from support.javascript import NODE_MODULES, node
+from support.serving import Server
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -47,6 +52,37 @@ def test_both_languages_show_the_same(language: str) -> None:
     english, chinese = (list(map(without_remarks, blocks(readme, language))) for readme in READMES)
     assert english
     assert chinese == english
+
+
+def ask_as_shown(server: Server, command: list[str], script: Path) -> str:
+    """Runs one of the README's programs with the two variables it speaks of; what it printed."""
+    environ = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environ |= {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": server.key, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([*command, str(script)], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_curl_shown_runs(scripted_server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "readme.sh"
+    export, shown = blocks(READMES[0], "sh")[1].split("\n", 1)
+    assert export.startswith("export OPENAI_BASE_URL=")
+    script.write_text(shown, encoding="utf-8")
+    assert '"content":"What is the capital of France?"' in ask_as_shown(scripted_server, ["bash"], script)
+
+
+def test_the_python_shown_runs(scripted_server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "readme.py"
+    script.write_text(blocks(READMES[0], "python")[0], encoding="utf-8")
+    assert ask_as_shown(scripted_server, [sys.executable], script) == "Name three fruits."
+
+
+def test_the_javascript_shown_runs(scripted_server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "readme.mjs"
+    script.write_text(blocks(READMES[0], "javascript")[0], encoding="utf-8")
+    runner = node()
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    assert ask_as_shown(scripted_server, [runner], script) == "Name three fruits.\n"
 
 
 @pytest.mark.parametrize("heading", [2, 3])

@@ -20,8 +20,8 @@ from typing import Any
 import msgspec
 
 from chatport import __version__
-from chatport.backends.base import Backend
 from chatport.backends import scripted
+from chatport.backends.base import Backend
 from chatport.config import Config, LlamaModel, ModelConfig, ScriptedModel, ServerConfig
 from chatport.pipeline import Pace, Pipeline
 from chatport.policy.catalog import Catalog, Model
