@@ -218,6 +218,7 @@ def web_settings(server: ServerConfig) -> WebSettings:
 def server_settings(server: ServerConfig) -> ServerSettings:
     limits = HTTPLimits(
         max_header_bytes=server.max_header_bytes,
+        max_body_bytes=server.max_body_bytes,
         header_seconds=server.header_seconds,
         body_seconds=server.body_seconds,
         idle_seconds=server.idle_seconds,

@@ -190,6 +190,16 @@ async def test_each_request_has_its_line_in_the_log(port: MemoryPort, caplog: py
     assert (second.path, second.status, second.key_id) == ("/v1/x", 404, None)
 
 
+async def test_the_log_says_when_the_client_left(port: MemoryPort, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chatport.access")
+    await port.exchange(request(body=chat_body("wait")))
+    port.leave()
+    await port.settle()
+    (access,) = [record.msg for record in caplog.records]
+    assert isinstance(access, Access)
+    assert (access.status, access.model) == (499, "wait")
+
+
 async def test_every_request_has_an_id_of_its_own(port: MemoryPort) -> None:
     replies = await port.exchange(*[request(body=chat_body())] * 3, b"junk\r\n\r\n")
     assert len({reply.headers["x-request-id"] for reply in replies}) == 4

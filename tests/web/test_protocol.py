@@ -198,6 +198,14 @@ async def test_an_upgrade_with_chunks_and_a_close(services: FakeServices) -> Non
     assert (reply.body, reply.closes) == (chat_body(), True)
 
 
+async def test_an_upgrade_in_http_1_0(services: FakeServices) -> None:
+    sent = request(body=chat_body(), headers=[("Connection", "upgrade"), ("Upgrade", "h2c")])
+    (reply,) = await open_port(services).exchange(
+        sent.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Host: test\r\n", b"")
+    )
+    assert (reply.status, reply.closes) == (200, True)
+
+
 async def test_after_connection_close_nothing_is_heard(services: FakeServices) -> None:
     port = open_port(services)
     (reply,) = await port.exchange(request("GET", "/v1/models", headers=[("Connection", "close")]) + GOOD)
@@ -242,13 +250,17 @@ async def test_a_body_far_ahead_of_its_turn(services: FakeServices) -> None:
     assert_refused(second)
 
 
+async def test_a_running_requests_body_may_come_all_at_once(services: FakeServices) -> None:
+    body = chat_body(user="x" * 5000)
+    (reply,) = await open_port(services, read_ahead_bytes=1000).exchange(request(body=body))
+    assert (reply.status, reply.body) == (200, body)
+
+
 async def test_a_body_that_nobody_takes_is_not_kept(services: FakeServices) -> None:
-    services.answers.go_on.clear()
-    port = open_port(services, read_ahead_bytes=1000)
+    port = open_port(services, max_body_bytes=1000)
     head = request("GET", "/v1/models", headers=[("Content-Length", "100000")])
     (reply,) = await port.exchange(head + b"x" * 2000)
-    assert reply.status == 200
-    assert reply.closes
+    assert (reply.status, reply.closes) == (200, True)
 
 
 # --- Limits ----------------------------------------------------------------------------------------------------------

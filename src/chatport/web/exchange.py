@@ -23,6 +23,14 @@ CLIENT_LEFT = 499
 _encoder = msgspec.json.Encoder()
 
 
+def by_name(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Values by names; repeated ones joined by commas, as RFC 9110 §5.3 reads them."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = b"%b, %b" % (found[name], value) if name in found else value
+    return found
+
+
 class Exchange:
     """A request being answered. Every reply carries `x-request-id`, and what `extra` holds when its head leaves.
 
@@ -47,7 +55,7 @@ class Exchange:
         self.model: str | None = None
         self.status = 0
         """Of the reply whose head has left; 0 before that."""
-        self._headers = scope["headers"]
+        self._headers = by_name(scope["headers"])
         self._receive = receive
         self._send = send
 
@@ -59,9 +67,9 @@ class Exchange:
     # --- The request -------------------------------------------------------------------------------------------------
 
     def header(self, name: bytes) -> str | None:
-        """A header's value, `name` in lower case; repeated ones joined by commas, as RFC 9110 §5.3 reads them."""
-        values = [value for key, value in self._headers if key == name]
-        return b", ".join(values).decode("latin-1") if values else None
+        """A header's value, `name` in lower case."""
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def json_body(self, limit: int) -> bytes:
         """The body, which must call itself JSON and have at most `limit` bytes. Raises InvalidRequest, BodyTooLarge."""

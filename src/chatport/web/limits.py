@@ -13,6 +13,8 @@ class HTTPLimits(Struct, frozen=True, kw_only=True):
     """A request's first line and headers together, trailers included."""
     header_seconds: float = 10.0
     """From a head's first byte to its last."""
+    max_body_bytes: int = 32 * 1024 * 1024
+    """Of a body that nobody has taken yet. A whole one fits: one turn of uvloop can bring 8 MiB."""
     body_seconds: float = 60.0
     """From a head's last byte to the body's."""
     idle_seconds: float = 75.0
@@ -20,7 +22,7 @@ class HTTPLimits(Struct, frozen=True, kw_only=True):
     who close, and no request crosses with our closing."""
     max_connections: int = 1000
     read_ahead_bytes: int = 1024 * 1024
-    """Of a body that arrives before its request's turn has come, or faster than it is taken."""
+    """Of a body that arrives before its request's turn has come."""
     drain_bytes: int = 256 * 1024
     """Of a refused request that is still arriving: read and thrown away, so that the connection stays usable."""
     linger_seconds: float = 30.0

@@ -36,7 +36,7 @@ from uvicorn.server import ServerState
 from chatport.telemetry import Access, log_access, new_request_id
 from chatport.web.limits import HTTPConfig
 from chatport.web.turn import Headers, Turn, response_head
-from chatport.wire.errors import ApiError, InternalError, InvalidRequest, Unavailable, quote
+from chatport.wire.errors import ApiError, BodyTooLarge, InternalError, InvalidRequest, Unavailable, quote
 
 MAX_HEADERS = 128
 """Header lines a request may have, trailers included. Precedent: Apache 100; SDKs send about 20."""
@@ -208,7 +208,9 @@ class Connection(HttpToolsProtocol):
             self._drained += len(body)
             if self._drained > self.limits.drain_bytes:
                 raise InvalidRequest("The rest of a refused request is too long.")
-        elif turn.buffered > self.limits.read_ahead_bytes:
+        elif turn.buffered > self.limits.max_body_bytes:
+            raise BodyTooLarge(self.limits.max_body_bytes)
+        elif turn is not self._running and turn.buffered > self.limits.read_ahead_bytes:
             raise InvalidRequest(
                 f"Only {self.limits.read_ahead_bytes} bytes of a body may arrive before the request's turn has come."
             )
@@ -298,6 +300,7 @@ class Connection(HttpToolsProtocol):
         Java's HttpClient asks for h2c with every first request, POSTs too, and llhttp takes their bodies for the other
         protocol's: so a fresh parser is told the same head without the question.
         """
+        version = self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
         self._upgrading = False
         asked = b",".join(value for name, value in self.headers if name == b"connection").lower()
@@ -305,7 +308,8 @@ class Connection(HttpToolsProtocol):
         if b"close" in asked:
             kept.append((b"connection", b"close"))
         lines = [b"%b: %b\r\n" % header for header in kept]
-        self.data_received(b"".join([self._method, b" ", self.url, b" HTTP/1.1\r\n", *lines, b"\r\n", rest]))
+        first = b"%b %b HTTP/%b\r\n" % (self._method, self.url, version)
+        self.data_received(b"".join([first, *lines, b"\r\n", rest]))
 
     def _refuse(self, error: ApiError) -> None:
         """Nothing more can be read here. The error goes to the turn whose body was arriving, or out on its own."""

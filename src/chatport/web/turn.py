@@ -21,6 +21,9 @@ from chatport.wire.errors import ApiError
 Headers = list[tuple[bytes, bytes]]
 
 STATUS_LINES = {status: f"HTTP/1.1 {status} {status.phrase}\r\n".encode() for status in HTTPStatus}
+HOLD_BYTES = 16 * 1024
+"""What is held back of a reply until the loop's turn ends, at most."""
+
 WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -87,6 +90,9 @@ class Turn:
         self._gone = False
         self._wake: asyncio.Future[None] | None = None
         self._started = False
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._release: asyncio.Handle | None = None
         self._framing = Framing.LENGTH
         self._unsent = 0
         """Bytes of the reply's body that its head has announced and that are still to come."""
@@ -131,6 +137,7 @@ class Turn:
         finally:
             if not self.complete and not self._gone:
                 # A reply that was cut must not look whole.
+                self._flush()
                 self._line.transport.abort()
 
     def _notify(self) -> None:
@@ -182,7 +189,7 @@ class Turn:
         self.keep_alive = self.keep_alive and self._framing is not Framing.CLOSE and self._request_will_end()
         if not self.keep_alive:
             headers.append((b"connection", b"close"))
-        self._line.transport.write(response_head(status, self._line.default_headers + headers))
+        self._write(response_head(status, self._line.default_headers + headers))
 
     def _frame(self, status: int, headers: Headers) -> None:
         """Decides how the client will know where the body ends, and says so in the headers."""
@@ -217,10 +224,28 @@ class Turn:
                 data = b""
             case Framing.CLOSE:
                 pass
-        if data:
-            self._line.transport.write(data)
+        self._write(data)
         if not more:
+            self._flush()
             self.complete = True
             self._body.clear()
             self._notify()
             self._line.turn_over(self)
+
+    def _write(self, data: bytes) -> None:
+        """What is sent in one turn of the loop leaves in one piece: each system call costs as much as a frame does."""
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HOLD_BYTES:
+            self._flush()
+        elif self._release is None:
+            self._release = self._line.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        if self._held and not self._gone:
+            self._line.transport.write(b"".join(self._held))
+        self._held.clear()
+        self._held_bytes = 0

@@ -1,0 +1,31 @@
+"""The embedded model: a GGUF file run inside this process by llama.cpp, without a network account or another server.
+
+    gguf, vocabulary, template    what the file says, and messages to a prompt
+    engine, listener              the bridge to xllamacpp
+    admission, slots              who generates when, and with what of the cache
+    generation, stops, logprobs   one choice, token by token
+    answer, backend               one request; the backend that the house knows
+    catalogue, weights, download  where model files come from
+
+The engine itself is an extra, loaded by `LlamaBackend.open` and not before; and what needs no engine, fetching weights
+say, should not pay for the rest. So the names below are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatport.backends.llama.backend import FEATURES, LlamaBackend, LlamaSettings
+    from chatport.backends.llama.gguf import ModelFileError
+
+__all__ = ["FEATURES", "LlamaBackend", "LlamaSettings", "ModelFileError"]
+
+_HOMES = dict.fromkeys(__all__, "backend") | {"ModelFileError": "gguf"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,240 @@
+"""The embedded model as a backend: a GGUF file, run inside this process."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from chatport.backends.llama.admission import Admission
+from chatport.backends.llama.answer import Answer, Room
+from chatport.backends.llama.engine import BATCH, Engine, EngineSettings
+from chatport.backends.llama.generation import Ending, Model, Task
+from chatport.backends.llama.gguf import ModelFile, read
+from chatport.backends.llama.sampling import is_exact, sampling
+from chatport.backends.llama.slots import Slots
+from chatport.backends.llama.stops import Piece
+from chatport.backends.llama.template import ChatTemplate
+from chatport.backends.llama.vocabulary import Vocabulary
+from chatport.targets import Bound, Feature, Target
+from chatport.wire.chat import (
+    ChatChunk,
+    ChatCompletion,
+    ChatRequest,
+    ChunkChoice,
+    Delta,
+    Logprobs,
+    PromptTokensDetails,
+    Usage,
+)
+from chatport.wire.errors import ContextExceeded, Unavailable
+from chatport.wire.stream import Envelope, collect
+
+FEATURES: Final = frozenset({Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.CHOICES})
+"""What an embedded model honours beyond text."""
+
+
+class LlamaSettings(Struct, frozen=True, kw_only=True):
+    """How a model is run."""
+
+    path: Path
+    slots: int = 4
+    """Choices generated at once; they share the window."""
+    context: int | None = None
+    """Tokens in the window; None, and more than the model was trained for, mean the model's own."""
+    threads: int | None = None
+    """None: one for each physical core."""
+    queue: int = 64
+    """Requests that may wait for a slot."""
+    system_prompt: str | None = None
+    """For requests without a system message; None leaves it to the model's template."""
+    gpu_layers: int | Literal["auto"] = "auto"
+    default_max_tokens: int | None = None
+    """Output tokens of a choice where the request sets no limit; None: to the end of the window, all of which such a
+    request then holds, so that others wait for it."""
+
+
+class LlamaBackend:
+    """Made by `open`."""
+
+    def __init__(self, settings: LlamaSettings, file: ModelFile, model: Model, template: ChatTemplate) -> None:
+        self._settings = settings
+        self._engine = model.engine
+        self._vocabulary = model.vocabulary
+        self._template = template
+        self._begins_with: list[int] = []
+        self._admission = Admission(lanes=settings.slots, cells=model.engine.context, queue=settings.queue)
+        self._room = Room(model, self._admission, Slots(settings.slots, BATCH))
+        self.context_length = model.engine.context
+        """Tokens in the window."""
+        self.fingerprint = _fingerprint(settings, file, model.engine)
+
+    @classmethod
+    async def open(cls, settings: LlamaSettings) -> LlamaBackend:
+        """Loads the model, with the whole process standing still meanwhile (a second for the default model). Raises
+        ModelFileError, a sentence, for a file that is missing, broken, unknown to the engine or made for no chat."""
+        file = read(settings.path)
+        vocabulary = Vocabulary(file)
+        template = ChatTemplate(file, vocabulary, settings.system_prompt)
+        window = EngineSettings(
+            slots=settings.slots,
+            context=min(file.context_length, settings.context or file.context_length),
+            threads=settings.threads,
+            gpu_layers=settings.gpu_layers,
+        )
+        backend = cls(settings, file, Model(Engine(file, window), vocabulary), template)
+        await backend._learn_beginning(file)
+        return backend
+
+    @property
+    def in_flight(self) -> int:
+        """Choices that are generated now, and requests that wait."""
+        return self._admission.lanes - self._admission.free_lanes + self._admission.waiting
+
+    async def bound(self, target: Target, request: ChatRequest) -> Bound:
+        """Exact. Raises ContextExceeded, InvalidRequest or Unsupported for messages that the template refuses."""
+        prompt = await self._tokens(request)
+        room = self.context_length - len(prompt)
+        if room < 0:
+            raise ContextExceeded(self.context_length, len(prompt))
+        asked = request.output_limit
+        limit = self._limit(request, len(prompt))
+        return Bound(
+            prompt_tokens=len(prompt),
+            output_tokens=limit * request.choices,
+            counted_by="exact",
+            clamped=limit if asked is not None and asked > limit else None,
+            prompt=tuple(prompt),
+        )
+
+    async def complete(self, target: Target, request: ChatRequest, bound: Bound) -> ChatCompletion:
+        """The whole answer: streamed and joined, so that it can be cancelled as well."""
+        envelope = Envelope(f"chatcmpl-{token_hex(12)}", int(time.time()), target.model, self.fingerprint)
+        async with self.stream(target, request, bound) as chunks:
+            return await collect(envelope, request.choices, chunks)
+
+    @asynccontextmanager
+    async def stream(
+        self, target: Target, request: ChatRequest, bound: Bound
+    ) -> AsyncIterator[AsyncIterator[ChatChunk]]:
+        """The answer as it is made. Raises Unavailable where too many wait already."""
+        await self.probe(target)
+        prompt = await self._tokens(request) if bound.prompt is None else bound.prompt
+        limit = self._limit(request, len(prompt))
+        if limit == 0:
+            yield self._nothing(target, request, len(prompt))
+            return
+        answer = Answer(self._room, self._tasks(request, prompt, limit), exact=is_exact(request))
+        try:
+            async with aclosing(self._chunks(target, request, len(prompt), answer)) as chunks:
+                yield chunks
+        finally:
+            await answer.leave()
+
+    async def models(self, target: Target) -> list[str]:
+        """It answers to whatever it is called."""
+        return [target.model]
+
+    async def probe(self, target: Target) -> None:
+        """A model that is open is ready."""
+        if self._engine.closed:
+            raise Unavailable(f"The model {target.model} is shut down.")
+
+    async def close(self) -> None:
+        """Ends what is running, within a second, and unloads the model."""
+        await self._engine.close()
+
+    async def _learn_beginning(self, file: ModelFile) -> None:
+        """What the tokenizer puts before every text, where it does."""
+        start = await self._engine.listener.tokens("", special=True, start=True)
+        self._begins_with = [token for token in start[:1] if token == file.bos_id]
+
+    async def _tokens(self, request: ChatRequest) -> list[int]:
+        """The prompt, with its special tokens as such and a client's spellings of them as text."""
+        if self._engine.closed:
+            raise Unavailable("The model is shut down.")
+        tokens: list[int] = []
+        for segment in self._template.render(request.messages):
+            tokens += await self._engine.listener.tokens(segment.text, special=not segment.plain)
+        return tokens if tokens[:1] == self._begins_with else self._begins_with + tokens
+
+    def _limit(self, request: ChatRequest, prompt: int) -> int:
+        """Output tokens of each choice."""
+        room = self.context_length - prompt
+        asked = self._settings.default_max_tokens if request.output_limit is None else request.output_limit
+        return room if asked is None else min(asked, room)
+
+    def _tasks(self, request: ChatRequest, prompt: tuple[int, ...] | list[int], limit: int) -> list[Task]:
+        body = sampling(request, prompt, self._vocabulary, self.context_length)
+        return [
+            Task(
+                choice=choice,
+                prompt=prompt,
+                limit=limit,
+                seed=request.seed,
+                sampling=body,
+                stops=request.stop_sequences,
+                top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+            )
+            for choice in range(request.choices)
+        ]
+
+    async def _chunks(
+        self, target: Target, request: ChatRequest, prompt: int, answer: Answer
+    ) -> AsyncGenerator[ChatChunk, None]:
+        cached: int | None = None
+        sampled = 0
+        async with aclosing(answer.events()) as events:
+            async for index, event in events:
+                if isinstance(event, Ending):
+                    sampled += event.sampled
+                    cached = event.cached if index == 0 else cached
+                yield self._chunk(target, _said(index, event, logprobs=bool(request.logprobs)))
+        yield self._chunk(target, usage=_usage(prompt, sampled, cached or 0))
+
+    async def _nothing(self, target: Target, request: ChatRequest, prompt: int) -> AsyncGenerator[ChatChunk, None]:
+        """An answer of no tokens, which the engine can't give: it always samples one."""
+        for index in range(request.choices):
+            yield self._chunk(target, ChunkChoice(index=index, delta=Delta(), finish_reason="length"))
+        yield self._chunk(target, usage=_usage(prompt, 0, 0))
+
+    def _chunk(self, target: Target, *choices: ChunkChoice, usage: Usage | None = None) -> ChatChunk:
+        """Bare: the rest of the envelope is the normaliser's business."""
+        return ChatChunk(
+            id="",
+            created=0,
+            model=target.model,
+            choices=list(choices),
+            system_fingerprint=self.fingerprint,
+            usage=usage,
+        )
+
+
+def _said(index: int, event: Piece | Ending, *, logprobs: bool) -> ChunkChoice:
+    if isinstance(event, Ending):
+        return ChunkChoice(index=index, delta=Delta(), finish_reason=event.reason)
+    return ChunkChoice(
+        index=index, delta=Delta(content=event.text), logprobs=Logprobs(content=event.items) if logprobs else None
+    )
+
+
+def _usage(prompt: int, completion: int, cached: int) -> Usage:
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+    )
+
+
+def _fingerprint(settings: LlamaSettings, file: ModelFile, engine: Engine) -> str:
+    """The same for the same weights, settings and engine, wherever the file lies."""
+    described = msgspec.json.encode(msgspec.structs.replace(settings, path=Path(file.digest)), enc_hook=str)
+    return "fp_" + hashlib.sha256(described + engine.version.encode()).hexdigest()[:10]

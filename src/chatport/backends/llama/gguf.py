@@ -1,0 +1,220 @@
+"""What a GGUF file says of itself: a reader of its head, so that a broken file gets a sentence and not a crash.
+
+The engine reads the file too, but tells neither the chat template nor the tokens' bytes, and of a file that it can't
+load it says no more than that. Only the head is read (metadata and the list of tensors, a few MB), never the weights.
+
+Source: the GGUF specification of ggml, versions 2 and 3, little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from msgspec import Struct
+
+from chatport.backends.llama.catalogue import WeightsError
+
+Value: TypeAlias = int | float | bool | bytes | list["Value"]
+
+MAGIC: Final = b"GGUF"
+VERSIONS: Final = (2, 3)
+
+NUMBERS: Final = {
+    0: struct.Struct("<B"),
+    1: struct.Struct("<b"),
+    2: struct.Struct("<H"),
+    3: struct.Struct("<h"),
+    4: struct.Struct("<I"),
+    5: struct.Struct("<i"),
+    6: struct.Struct("<f"),
+    7: struct.Struct("<?"),
+    10: struct.Struct("<Q"),
+    11: struct.Struct("<q"),
+    12: struct.Struct("<d"),
+}
+"""Types of a value that have one size."""
+STRING, ARRAY = 8, 9
+
+MAX_ITEMS = 4_000_000
+"""Entries of one array or list: ten times the largest vocabulary of today. What says more is no model."""
+MAX_TENSOR_DIMENSIONS = 8
+MAX_ARRAY_DEPTH = 4
+TAIL = 65_536
+"""Bytes at the end of the file that count for its digest, beside head and size: reading all of it takes too long."""
+
+
+class ModelFileError(WeightsError):
+    """The model can't be loaded from this file; the message is a sentence that names the file and the reason."""
+
+
+class ModelFile(Struct, frozen=True, kw_only=True):
+    """What the program needs to know of a model before the engine has it."""
+
+    path: Path
+    digest: str
+    """Hex; the same file has the same one on every machine."""
+    architecture: str
+    context_length: int
+    """Tokens that the model was trained to look back on."""
+    chat_template: str | None
+    tokenizer: str
+    """The family of the tokenizer: `gpt2` (bytes spelled as letters), `llama` (SentencePiece), …"""
+    tokens: list[bytes]
+    """The vocabulary as the file spells it, by token id."""
+    token_types: list[int]
+    """llama.cpp's `llama_token_type`, by token id."""
+    bos_id: int | None
+    eos_id: int | None
+
+
+def read(path: Path) -> ModelFile:
+    """Reads the head of a GGUF file. Raises ModelFileError."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _read(path, data)
+    except FileNotFoundError as exc:
+        raise ModelFileError(f"There is no model file {path}.") from exc
+    except (OSError, ValueError) as exc:
+        if path.is_file() and path.stat().st_size == 0:
+            raise ModelFileError(f"{path} is empty; a GGUF file was expected.") from exc
+        raise ModelFileError(f"{path} can't be read as a GGUF file: {exc}.") from exc
+
+
+def _read(path: Path, data: mmap.mmap) -> ModelFile:
+    if data[:4] != MAGIC:
+        raise ModelFileError(f"{path} is not a GGUF file: it begins with {data[:4]!r}, not with {MAGIC!r}.")
+    try:
+        head = _Cursor(data)
+        metadata, weights_end = _head(head)
+        if weights_end > len(data):
+            raise EOFError
+    except (EOFError, struct.error) as exc:
+        raise ModelFileError(
+            f"{path} is cut short: it has {len(data)} bytes and promises more. Fetch it again."
+        ) from exc
+    except _Malformed as exc:
+        raise ModelFileError(f"{path} is a broken GGUF file: {exc}.") from exc
+    return _described(path, metadata, _digest(data, head.at))
+
+
+def _described(path: Path, metadata: dict[str, Value], digest: str) -> ModelFile:
+    architecture = _text(metadata, "general.architecture")
+    context = metadata.get(f"{architecture}.context_length")
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if architecture is None or not isinstance(context, int) or not isinstance(tokens, list):
+        raise ModelFileError(f"{path} is no language model: architecture, context length or vocabulary are missing.")
+    types = metadata.get("tokenizer.ggml.token_type")
+    return ModelFile(
+        path=path,
+        digest=digest,
+        architecture=architecture,
+        context_length=context,
+        chat_template=_text(metadata, "tokenizer.chat_template"),
+        tokenizer=_text(metadata, "tokenizer.ggml.model") or "",
+        tokens=[token for token in tokens if isinstance(token, bytes)],
+        token_types=[kind for kind in types if isinstance(kind, int)] if isinstance(types, list) else [],
+        bos_id=_number(metadata, "tokenizer.ggml.bos_token_id"),
+        eos_id=_number(metadata, "tokenizer.ggml.eos_token_id"),
+    )
+
+
+def _text(metadata: dict[str, Value], key: str) -> str | None:
+    value = metadata.get(key)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else None
+
+
+def _number(metadata: dict[str, Value], key: str) -> int | None:
+    value = metadata.get(key)
+    return value if isinstance(value, int) else None
+
+
+def _digest(data: mmap.mmap, head: int) -> str:
+    digest = hashlib.sha256(data[:head])
+    digest.update(data[max(head, len(data) - TAIL) :])
+    digest.update(str(len(data)).encode())
+    return digest.hexdigest()
+
+
+class _Malformed(Exception):
+    """The bytes can't mean what their place says."""
+
+
+def _head(head: _Cursor) -> tuple[dict[str, Value], int]:
+    """The metadata, and where the last tensor begins: no complete file is shorter than that."""
+    head.at = len(MAGIC)
+    version = head.number(4)
+    if version not in VERSIONS:
+        raise _Malformed(f"its version is {version}, known are {VERSIONS[0]} and {VERSIONS[1]}")
+    tensors, entries = head.count(), head.count()
+    metadata: dict[str, Value] = {}
+    for _ in range(entries):
+        key = head.string().decode("utf-8", "replace")
+        metadata[key] = head.value(head.number(4))
+    last = max((_tensor_offset(head) for _ in range(tensors)), default=0)
+    return metadata, head.at + last
+
+
+def _tensor_offset(head: _Cursor) -> int:
+    """Skips one tensor's description; where its data begins, counted from the end of the head."""
+    head.string()
+    dimensions = head.number(4)
+    if dimensions > MAX_TENSOR_DIMENSIONS:
+        raise _Malformed(f"a tensor has {dimensions} dimensions")
+    head.at += 8 * dimensions + 4
+    return head.number(10)
+
+
+class _Cursor:
+    """A place in the file. Raises struct.error or EOFError where the file ends too early."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.at = 0
+        self._data = data
+        self._size = len(data)
+
+    def number(self, kind: int) -> int:
+        value = self._plain(kind)
+        return int(value)
+
+    def count(self) -> int:
+        """How many of something follow; bounded, so that a broken file costs neither memory nor time."""
+        count = self.number(10)
+        if count > MAX_ITEMS:
+            raise _Malformed(f"it promises {count} entries in one list")
+        return count
+
+    def string(self) -> bytes:
+        length = self.number(10)
+        start, self.at = self.at, self.at + length
+        if self.at > self._size:
+            raise EOFError
+        return self._data[start : self.at]
+
+    def value(self, kind: int, depth: int = 0) -> Value:
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY:
+            return self._array(depth + 1)
+        return self._plain(kind)
+
+    def _array(self, depth: int) -> list[Value]:
+        kind, count = self.number(4), self.count()
+        if depth > MAX_ARRAY_DEPTH:
+            raise _Malformed("its lists are nested too deep")
+        if kind not in NUMBERS:
+            return [self.value(kind, depth) for _ in range(count)]
+        form = struct.Struct(f"<{count}{NUMBERS[kind].format[1:]}")
+        start, self.at = self.at, self.at + form.size
+        return list(form.unpack_from(self._data, start))
+
+    def _plain(self, kind: int) -> int | float | bool:
+        form = NUMBERS.get(kind)
+        if form is None:
+            raise _Malformed(f"it has a value of the unknown type {kind}")
+        start, self.at = self.at, self.at + form.size
+        value: int | float | bool = form.unpack_from(self._data, start)[0]
+        return value
