@@ -33,7 +33,8 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: $(VENV)/.test model $(NPM_TESTS)/.installed
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n 2 -m "not model"
+	$(BIN)/pytest -m model
 
 model: $(VENV)/.test
 	$(if $(CHATPORT_TEST_HOME),CHATPORT_HOME="$(CHATPORT_TEST_HOME)") $(CHATPORT) models pull smollm2-135m

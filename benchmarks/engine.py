@@ -157,6 +157,7 @@ def our_server(config_file: str) -> None:
     from chatport import config, runtime  # noqa: PLC0415  only this child needs them
 
     lags: list[float] = []
+    watching: list[asyncio.Task[None]] = []
 
     async def watch_the_loop() -> None:
         while True:
@@ -164,17 +165,16 @@ def our_server(config_file: str) -> None:
             await asyncio.sleep(SAMPLE_EVERY)
             lags.append(time.perf_counter() - due)
 
-    async def on_ready(_: object) -> None:
+    async def on_ready(running: runtime.Runtime) -> None:
+        await running.keys.register(KEY, name="bench", now=time.time())
+        watching.append(asyncio.create_task(watch_the_loop()))
         print("ready", flush=True)
 
     async def serve() -> None:
         settings = config.load(Path(config_file), os.environ)
         sock = socket.create_server((settings.server.host, settings.server.port))
-        watching = asyncio.create_task(watch_the_loop())
-        try:
-            await runtime.serve(settings, sock, on_ready)
-        finally:
-            watching.cancel()
+        await runtime.serve(settings, sock, on_ready)
+        watching.pop().cancel()
 
     runtime.run(serve())
     ordered = sorted(lag * 1000 for lag in lags)
@@ -195,7 +195,7 @@ class Ours:
             f'[server]\nport = {self.port}\n[[models]]\nid = "m"\nbackend = "llama"\npath = {json.dumps(model)}\n'
             f'slots = {SLOTS}\ncontext = {CONTEXT}\nthreads = {threads}\nsystem_prompt = "{SYSTEM}"\n'
         )
-        environ = os.environ | {"CHATPORT_HOME": str(home), "CHATPORT_BOOTSTRAP_KEY": KEY}
+        environ = os.environ | {"CHATPORT_HOME": str(home)}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--child", "ours", "--config", str(config_file)],
             stdout=subprocess.PIPE, text=True, env=environ,

@@ -13,6 +13,14 @@ from support.serving import model_server, scripted_server
 __all__ = ["model_server", "scripted_server", "smollm2_path"]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs the model: it wants the cores to itself, so `make test` runs that alone, in one process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "smollm2_path" in item.fixturenames:
+            item.add_marker(pytest.mark.model)
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The weights of the default model. Missing, the test is skipped; in CI it fails."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 
-import pytest
-
 from support.javascript import NPM_TESTS, node
 from support.serving import Server
 
@@ -23,6 +21,5 @@ def test_sdk_on_the_scripted_model(scripted_server: Server) -> None:
     run(scripted_server, CHATPORT_MODEL="echo", CHATPORT_SCRIPTED="1")
 
 
-@pytest.mark.xdist_group("model")
 def test_sdk_on_the_embedded_model(model_server: Server) -> None:
     run(model_server, CHATPORT_MODEL="gpt-4")

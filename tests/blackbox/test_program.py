@@ -88,7 +88,6 @@ def test_the_first_start_shows_keys_that_work(tmp_path: Path) -> None:
         assert not any(key.encode() in path.read_bytes() for path in tmp_path.glob("*.db*") for key in keys)
 
 
-@pytest.mark.xdist_group("model")
 def test_only_our_port_listens(model_server: Server) -> None:
     """The engine inside brings a listener of its own, which must not be reachable."""
     tree = [process := psutil.Process(model_server.process.pid), *process.children(recursive=True)]

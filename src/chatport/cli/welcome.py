@@ -65,7 +65,7 @@ def _setting(start: Start) -> str:
 
 def _trying(start: Start) -> str:
     question = {"role": "user", "content": "What is the capital of France?"}
-    body = json.dumps({"model": start.models[0][0], "messages": [question]})
+    body = json.dumps({"model": start.models[0][0], "temperature": 0, "messages": [question]})
     return (
         "Try it. 试一试：\n"
         f"  curl {start.url}/v1/chat/completions -H 'Content-Type: application/json' "

@@ -75,7 +75,9 @@ class ServerConfig(Settings, frozen=True):
         int, Meta(ge=1, le=1_000_000), about("Open connections. One more is answered with 503 and closed.")
     ] = 1000
     max_json_depth: Annotated[
-        int, Meta(ge=8, le=512), about("How deep a request's arrays and objects may nest, JSON schemas included.")
+        int,
+        Meta(ge=8, le=512),
+        about("How deep a JSON schema in a request may nest. Everything else has the depth that the API gives it."),
     ] = 64
     max_messages: Annotated[int, Meta(ge=1, le=1_000_000), about("Messages in one request.")] = 4096
     stream_commit_after: Annotated[
@@ -135,7 +137,10 @@ class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
     ] = "auto"
     default_max_tokens: Annotated[
         Annotated[int, Meta(ge=1, le=16_777_216)] | None,
-        about("Tokens of output where the request sets no limit. Not set: up to the end of the window."),
+        about(
+            "Tokens of output where the request sets no limit. Not set: what the prompt leaves of a slot's share of "
+            "the window (`context` / `slots`), and half of that share at least."
+        ),
     ] = None
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 

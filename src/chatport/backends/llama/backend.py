@@ -57,8 +57,7 @@ class LlamaSettings(Struct, frozen=True, kw_only=True):
     """For requests without a system message; None leaves it to the model's template."""
     gpu_layers: int | Literal["auto"] = "auto"
     default_max_tokens: int | None = None
-    """Output tokens of a choice where the request sets no limit; None: to the end of the window, all of which such a
-    request then holds, so that others wait for it."""
+    """Output tokens of a choice where the request sets no limit; None: what its prompt leaves of a slot's share."""
 
 
 class LlamaBackend:
@@ -168,8 +167,15 @@ class LlamaBackend:
     def _limit(self, request: ChatRequest, prompt: int) -> int:
         """Output tokens of each choice."""
         room = self.context_length - prompt
-        asked = self._settings.default_max_tokens if request.output_limit is None else request.output_limit
-        return room if asked is None else min(asked, room)
+        if request.output_limit is not None:
+            return min(request.output_limit, room)
+        return min(self._settings.default_max_tokens or self._fair_share(prompt), room)
+
+    def _fair_share(self, prompt: int) -> int:
+        """What is left of a slot's share of the window. Answers hold their longest length from the beginning: one
+        without a limit must not hold the whole window, or all others would wait for it."""
+        share = self.context_length // self._settings.slots
+        return max(share - prompt, share // 2)
 
     def _tasks(self, request: ChatRequest, prompt: tuple[int, ...] | list[int], limit: int) -> list[Task]:
         body = sampling(request, prompt, self._vocabulary, self.context_length)

@@ -35,6 +35,10 @@ SEED_BITS: Final = 32
 RANDOM: Final = 2**SEED_BITS - 1
 """The seed by which the engine understands: draw one."""
 
+SPREAD_HIGH: Final = 0x85EBCA6B
+SPREAD_AT: Final = 0x9E3779B1
+"""Odd numbers that spread small ones over all bits, so that seeds which differ stay different (MurmurHash3, Knuth)."""
+
 
 def is_exact(request: ChatRequest) -> bool:
     """Whether the same request must get the same answer (contract.md §16)."""
@@ -86,6 +90,6 @@ def engine_seed(seed: int | None, choice: int = 0, at: int = 0) -> int:
     """
     if seed is None:
         return RANDOM
-    whole = (seed + choice) % 2**64
-    folded = (whole ^ (whole >> SEED_BITS) ^ (at * 0x9E3779B1)) % 2**SEED_BITS
+    high, low = divmod((seed + choice) % 2**64, 2**SEED_BITS)
+    folded = (low ^ (high * SPREAD_HIGH) ^ (at * SPREAD_AT)) % 2**SEED_BITS
     return folded if folded != RANDOM else RANDOM - 1
