@@ -177,10 +177,10 @@ async def test_stored_when_asked_for_streamed_or_not(house: House) -> None:
     whole = (await house.run("hello", store=True, metadata={"a": "b"})).json()
     assert whole["metadata"] == {"a": "b"}
     streamed = (await house.run("hello", store=True, stream=True)).frames()[0]["id"]
-    for id in (whole["id"], streamed):
-        assert (await stored.get(house.caller, id)).choices[0].message.content == "Hello"
+    for completion in (whole["id"], streamed):
+        assert (await stored.get(house.caller, completion)).choices[0].message.content == "Hello"
         with pytest.raises(NotFound):
-            await stored.get(house.other, id)
+            await stored.get(house.other, completion)
     unasked = (await house.run("hello")).json()["id"]
     with pytest.raises(NotFound):
         await stored.get(house.caller, unasked)
