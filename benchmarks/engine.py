@@ -1,11 +1,13 @@
 """What the server costs on top of the engine it embeds: tokens/s and time to first token, side by side in one run.
 
-    python benchmarks/engine.py [--model PATH.gguf] [--streams 1,4,8,16] [--rounds 3] [--json FILE]
+    python benchmarks/engine.py [--model PATH.gguf] [--streams 1,4,8,16] [--rounds 3] [--exact] [--json FILE]
 
 Two servers are kept loaded in processes of their own, the bare engine (xllamacpp, driven by its own threads) and
 Chatport (a real port, driven over HTTP from here), with the same model, slots, window and threads. Rounds alternate
 A/B/A/B, each figure is the best round of its side, so that a noisy neighbour hurts neither. Every request has a prompt
-of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides).
+of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides). Temperature
+is 1, the API's default; `--exact` measures temperature 0, where Chatport gives up the prompt cache beside other requests
+so that the answer is the same with a cold and a warm one, and the bare engine does not.
 
 Goals (issue 2): tokens/s >= 0.95 of bare at 1 and 4 streams, >= 0.90 at 8 and 16; first token at most 15 ms later at 1
 stream; loop lag p99 <= 10 ms; ready <= 3 s; resident <= 400 MB with the default configuration.
@@ -49,6 +51,10 @@ def prompt_text(serial: int) -> str:
     return f"Story number {serial}. Please tell me a long story about {story}."
 
 
+def temperature(exact: bool) -> float:
+    return 0.0 if exact else 1.0
+
+
 @dataclass
 class Wave:
     """One wave of N requests at once."""
@@ -66,7 +72,7 @@ class Wave:
 # --- The bare engine: a child process that runs a wave for each number it reads --------------------------------------
 
 
-def bare_engine(model: str, threads: int) -> None:
+def bare_engine(model: str, threads: int, exact: bool) -> None:
     import xllamacpp as xl  # noqa: PLC0415  only this child needs it
 
     params = xl.CommonParams()
@@ -82,11 +88,11 @@ def bare_engine(model: str, threads: int) -> None:
     for line in sys.stdin:
         streams = int(line)
         serial += streams
-        wave = bare_wave(server, range(serial - streams, serial))
+        wave = bare_wave(server, range(serial - streams, serial), exact)
         print(json.dumps(wave.__dict__), flush=True)
 
 
-def bare_wave(server: Any, serials: range) -> Wave:
+def bare_wave(server: Any, serials: range, exact: bool) -> Wave:
     first: list[float] = []
     made: list[int] = []
     start = time.perf_counter()
@@ -101,7 +107,7 @@ def bare_wave(server: Any, serials: range) -> Wave:
                 seen[1] = usage["completion_tokens"]
             return False
 
-        server.handle_completions(bare_body(serial), on_chunk)
+        server.handle_completions(bare_body(serial, exact), on_chunk)
         first.append(seen[0])
         made.append(int(seen[1]))
 
@@ -113,23 +119,24 @@ def bare_wave(server: Any, serials: range) -> Wave:
     return Wave(sum(made), time.perf_counter() - start, first)
 
 
-def bare_body(serial: int) -> dict[str, Any]:
+def bare_body(serial: int, exact: bool) -> dict[str, Any]:
     turns = [("system", SYSTEM), ("user", prompt_text(serial))]
     prompt = "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in turns) + "<|im_start|>assistant\n"
     return {
         "prompt": prompt,
         "max_tokens": NEW_TOKENS,
-        "temperature": 0.0,
+        "temperature": temperature(exact), "top_k": 0, "top_p": 1.0, "min_p": 0.0,
         "logit_bias": [[token, -100] for token in END_TOKENS],
         "stream": True,
         "stream_options": {"include_usage": True},
-    }
+    }  # fmt: skip
 
 
 class Bare:
-    def __init__(self, model: str, threads: int) -> None:
+    def __init__(self, model: str, threads: int, exact: bool) -> None:
+        child = [sys.executable, __file__, "--child", "bare", "--model", model, "--threads", str(threads)]
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", "bare", "--model", model, "--threads", str(threads)],
+            child + ["--exact"] * exact,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._read() == "ready"
@@ -187,7 +194,8 @@ def free_port() -> int:
 
 
 class Ours:
-    def __init__(self, model: str, threads: int, home: Path) -> None:
+    def __init__(self, model: str, threads: int, exact: bool, home: Path) -> None:
+        self.exact = exact
         self.port = free_port()
         home.mkdir(exist_ok=True)
         config_file = home / "chatport.toml"
@@ -216,7 +224,7 @@ class Ours:
 
     async def _one(self, serial: int, start: float) -> tuple[int, float]:
         body = {
-            "model": "m", "stream": True, "stream_options": {"include_usage": True}, "temperature": 0,
+            "model": "m", "stream": True, "stream_options": {"include_usage": True}, "temperature": temperature(self.exact),
             "max_tokens": NEW_TOKENS, "messages": [{"role": "user", "content": prompt_text(serial)}],
             "logit_bias": {str(token): -100 for token in END_TOKENS},
         }  # fmt: skip
@@ -285,8 +293,8 @@ def best(waves: Sequence[Wave]) -> tuple[float, float]:
     return max(wave.rate for wave in waves), min(statistics.median(wave.first) for wave in waves) * 1000
 
 
-def measure(model: str, threads: int, streams: Sequence[int], rounds: int, home: Path) -> dict[str, Any]:
-    bare, ours = Bare(model, threads), Ours(model, threads, home / "ours")
+def measure(model: str, threads: int, streams: Sequence[int], rounds: int, exact: bool, home: Path) -> dict[str, Any]:
+    bare, ours = Bare(model, threads, exact), Ours(model, threads, exact, home / "ours")
     table = []
     try:
         for n in (1, *streams):  # the first is thrown away: both sides warm up
@@ -331,17 +339,18 @@ def main() -> None:
     parser.add_argument("--streams", default="1,4,8,16", help="concurrent streams to measure")
     parser.add_argument("--rounds", type=int, default=3, help="rounds per side; the best counts")
     parser.add_argument("--threads", type=int, default=len(psutil.Process().cpu_affinity() or [1]))
+    parser.add_argument("--exact", action="store_true", help="temperature 0 instead of 1")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--child", choices=["bare", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "bare":
-        return bare_engine(options.model, options.threads)
+        return bare_engine(options.model, options.threads, options.exact)
     if options.child == "ours":
         return our_server(options.config)
     streams = [int(n) for n in options.streams.split(",")]
     with tempfile.TemporaryDirectory() as home:
-        result = measure(options.model, options.threads, streams, options.rounds, Path(home))
+        result = measure(options.model, options.threads, streams, options.rounds, options.exact, Path(home))
     show(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -3,71 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import random
-import socket
-import stat
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
 import pytest
 
-from chatport.backends.llama import FEATURES, LlamaBackend, LlamaSettings, ModelFileError
-from chatport.targets import Target
+from chatport.backends.llama import LlamaBackend, LlamaSettings
 from chatport.wire.chat import ChatCompletion, ChatRequest, Choice, TokenLogprob
-from chatport.wire.errors import ContextExceeded, InternalError, Unavailable
+from chatport.wire.errors import ContextExceeded
 from support.backend_suite import BackendSuite
-from support.gguf_files import gguf
-
-TARGET = Target(id="t", backend="b", model="m", features=FEATURES, context=8192)
-LONG = "Some context about things that matter. " * 21
-"""More than two batches of a prompt."""
-END_OF_TURN = "2"
-"""Token id; banned where an answer must be as long as its limit."""
-
-
-def ask(text: str = "What is the capital of France?", **fields: Any) -> ChatRequest:
-    """temperature 0 and at most 12 tokens, unless told otherwise."""
-    messages = [{"role": "user", "content": text}]
-    return msgspec.convert(
-        {"model": "m", "messages": messages, "temperature": 0, "max_tokens": 12, **fields}, ChatRequest
-    )
-
-
-def opened(path: Path, **settings: Any) -> LlamaBackend:
-    settings = {"threads": 2, "system_prompt": "You are a helpful assistant.", **settings}
-    return asyncio.run(LlamaBackend.open(LlamaSettings(path=path, **settings)))
-
-
-@pytest.fixture(scope="module")
-def backend(smollm2_path: Path) -> Iterator[LlamaBackend]:
-    backend = opened(smollm2_path)
-    yield backend
-    asyncio.run(backend.close())
-
-
-@pytest.fixture(scope="module")
-def target() -> Target:
-    return TARGET
-
-
-async def answer(backend: LlamaBackend, request: ChatRequest) -> ChatCompletion:
-    return await backend.complete(TARGET, request, await backend.bound(TARGET, request))
-
-
-async def choice(backend: LlamaBackend, request: ChatRequest) -> Choice:
-    return (await answer(backend, request)).choices[0]
-
-
-async def text(backend: LlamaBackend, request: ChatRequest) -> str:
-    return (await choice(backend, request)).message.content or ""
+from support.embedded import END_OF_TURN, LONG, TARGET, answer, ask, choice, opened, text
 
 
 def items(answered: Choice) -> list[TokenLogprob]:
@@ -78,25 +24,6 @@ def items(answered: Choice) -> list[TokenLogprob]:
 
 def said(answered: Choice) -> bytes:
     return b"".join(bytes(item.bytes or ()) for item in items(answered))
-
-
-async def busy_slots(backend: LlamaBackend) -> int:
-    """How many slots the engine itself says are at work."""
-    listener = backend._engine.listener
-    raw = await asyncio.to_thread(_get, listener.hostname, listener.key, "/slots")
-    return sum(slot["is_processing"] for slot in json.loads(raw))
-
-
-def _get(path: str, key: str, address: str) -> bytes:
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(path)
-        connection.sendall(
-            f"GET {address} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n".encode()
-        )
-        raw = b""
-        while chunk := connection.recv(65536):
-            raw += chunk
-    return raw.partition(b"\r\n\r\n")[2]
 
 
 class TestSuite(BackendSuite):
@@ -131,6 +58,13 @@ async def test_control_tokens_of_a_client_are_text(backend: LlamaBackend) -> Non
     assert plain.prompt is not None
     for control in (1, 2):
         assert bound.prompt.count(control) == plain.prompt.count(control)
+
+
+async def test_ordinary_text_beside_them_is_tokenised_as_ever(backend: LlamaBackend) -> None:
+    spelled, plain = [await backend.bound(TARGET, ask(f"\n\nHi there{more}")) for more in ("<|im_end|>", "")]
+    assert spelled.prompt is not None
+    assert plain.prompt is not None
+    assert spelled.prompt[: len(plain.prompt) - 6] == plain.prompt[:-6], "all before the end of the turn"
 
 
 @pytest.mark.parametrize("stop", ["Paris", " is Par", "l of France is", "France is P", ["zebra", "ris."]])
@@ -322,14 +256,6 @@ async def test_streamed_items_come_with_their_text(backend: LlamaBackend) -> Non
 # --- The window ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def small(smollm2_path: Path) -> Iterator[LlamaBackend]:
-    """A window of 256 tokens for two slots, and room for one request in the queue."""
-    backend = opened(smollm2_path, context=256, slots=2, queue=1)
-    yield backend
-    asyncio.run(backend.close())
-
-
 async def test_the_window_is_the_models_own_or_less(backend: LlamaBackend, small: LlamaBackend) -> None:
     assert (backend.context_length, small.context_length) == (8192, 256)
     assert backend.fingerprint != small.fingerprint
@@ -361,12 +287,6 @@ async def test_a_prompt_that_leaves_no_room_gets_an_empty_answer(small: LlamaBac
     assert (reply.choices[0].message.content, reply.choices[0].finish_reason) == ("", "length")
 
 
-async def test_requests_that_do_not_fit_together_wait_for_each_other(small: LlamaBackend) -> None:
-    request = ask("word " * 100, max_tokens=60, logit_bias={END_OF_TURN: -100, "1": -100, "0": -100})
-    replies = await asyncio.gather(answer(small, request), answer(small, request))
-    assert [reply.usage.completion_tokens for reply in replies] == [60, 60]
-
-
 async def test_without_a_limit_the_default_is_taken(smollm2_path: Path) -> None:
     backend = await LlamaBackend.open(LlamaSettings(path=smollm2_path, context=512, default_max_tokens=7))
     try:
@@ -374,223 +294,3 @@ async def test_without_a_limit_the_default_is_taken(smollm2_path: Path) -> None:
         assert (await backend.bound(TARGET, ask(max_tokens=30))).output_tokens == 30
     finally:
         await backend.close()
-
-
-async def test_the_queue_is_bounded(small: LlamaBackend) -> None:
-    request = ask("word " * 100, max_tokens=100, logit_bias={END_OF_TURN: -100, "1": -100, "0": -100})
-    bound = await small.bound(TARGET, request)
-    running = [asyncio.create_task(small.complete(TARGET, request, bound)) for _ in range(2)]
-    while small.in_flight < 2:
-        await asyncio.sleep(0)
-    with pytest.raises(Unavailable) as refusal:
-        await small.complete(TARGET, request, bound)
-    assert refusal.value.retry_after is not None
-    await asyncio.gather(*running)
-
-
-# --- Many at once, and leaving ---------------------------------------------------------------------------------------
-
-
-async def first_piece(chunks: AsyncIterator[Any]) -> None:
-    async for chunk in chunks:
-        if chunk.choices and chunk.choices[0].delta.content:
-            return
-
-
-async def test_a_long_generation_does_not_block_short_requests(backend: LlamaBackend) -> None:
-    forever = ask("Tell me a story.", max_tokens=2000, logit_bias={END_OF_TURN: -100, "1": -100, "0": -100})
-    async with backend.stream(TARGET, forever, await backend.bound(TARGET, forever)) as chunks:
-        await first_piece(chunks)
-        assert await text(backend, ask()) != ""
-        assert backend.in_flight == 1
-    assert backend.in_flight == 0
-
-
-async def test_leaving_frees_the_slot(backend: LlamaBackend) -> None:
-    forever = ask("Tell me a story.", max_tokens=2000, logit_bias={END_OF_TURN: -100, "1": -100, "0": -100})
-    async with backend.stream(TARGET, forever, await backend.bound(TARGET, forever)) as chunks:
-        await first_piece(chunks)
-        assert await busy_slots(backend) == 1
-    assert backend.in_flight == 0
-    async with asyncio.timeout(1):
-        while await busy_slots(backend):
-            await asyncio.sleep(0.01)
-
-
-async def test_leaving_while_the_prompt_is_read_stops_at_the_next_batch(backend: LlamaBackend) -> None:
-    request = ask("A story of its own. " * 700, temperature=1)
-    bound = await backend.bound(TARGET, request)
-    reading = asyncio.create_task(backend.complete(TARGET, request, bound))
-    while not await busy_slots(backend):
-        await asyncio.sleep(0.01)
-    began = time.monotonic()
-    reading.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await reading
-    whole_prompt = bound.prompt_tokens / 500  # seconds; more than this machine reads in one
-    assert time.monotonic() - began < max(1.5, whole_prompt / 2)
-    assert backend.in_flight == 0
-
-
-async def test_after_many_cancels_every_slot_is_free(backend: LlamaBackend) -> None:
-    dice = random.Random(11)
-    requests = [
-        ask("Tell me a story. " * length, temperature=1, max_tokens=50, n=n) for length in (1, 20) for n in (1, 2)
-    ]
-    bounds = [await backend.bound(TARGET, request) for request in requests]
-
-    async def leave_somewhere() -> None:
-        which = dice.randrange(len(requests))
-        task = asyncio.create_task(backend.complete(TARGET, requests[which], bounds[which]))
-        await asyncio.sleep(dice.choice([0, 0, 0.001, 0.01]))
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    for _ in range(25):
-        await asyncio.gather(*(leave_somewhere() for _ in range(8)))
-    assert backend.in_flight == 0
-    async with asyncio.timeout(1):
-        while await busy_slots(backend):
-            await asyncio.sleep(0.01)
-    assert await text(backend, ask()) == "The capital of France is Paris."
-
-
-async def test_many_at_once_are_each_answered(backend: LlamaBackend) -> None:
-    words = ["red", "green", "blue", "black", "white", "brown", "pink", "grey", "gold", "lilac"]
-    requests = [ask(f"Repeat: {word}", max_tokens=4, n=1 + index % 3) for index, word in enumerate(words)]
-    replies = await asyncio.gather(*(answer(backend, request) for request in requests))
-    assert [len(reply.choices) for reply in replies] == [request.choices for request in requests]
-    assert backend.in_flight == 0
-
-
-# --- Safe and sound --------------------------------------------------------------------------------------------------
-
-
-async def test_nothing_listens_but_a_socket_of_this_user(backend: LlamaBackend) -> None:
-    assert [link for link in psutil.Process().net_connections("inet") if link.status == psutil.CONN_LISTEN] == []
-    folder = backend._engine.listener.folder
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert len(os.fsencode(backend._engine.listener.hostname)) < 100
-
-
-async def test_the_engines_listener_wants_its_key(backend: LlamaBackend) -> None:
-    listener = backend._engine.listener
-    key, listener.key = listener.key, "wrong"
-    try:
-        with pytest.raises(InternalError):
-            await listener.tokens("x", special=False)
-    finally:
-        listener.key = key
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda raw: raw[: len(raw) // 2], "is cut short"),
-        (lambda raw: raw[:-100], "The engine can't load"),
-        (lambda raw: raw.replace(b"llama", b"lxama"), "is no language model|The engine can't load"),
-        (lambda _: gguf(), "The engine can't load"),
-        (lambda _: b"", "is empty"),
-    ],
-)
-def test_a_file_that_cannot_be_loaded_gets_a_sentence(
-    smollm2_path: Path, tmp_path: Path, change: Any, sentence: str
-) -> None:
-    broken = tmp_path / "broken.gguf"
-    broken.write_bytes(change(smollm2_path.read_bytes()))
-    with pytest.raises(ModelFileError, match=sentence):
-        opened(broken)
-
-
-def test_a_closed_model_refuses_and_leaves_nothing(smollm2_path: Path) -> None:
-    backend = opened(smollm2_path, context=256, slots=1)
-    folder = backend._engine.listener.folder
-    asyncio.run(backend.close())
-    assert not folder.exists()
-    with pytest.raises(Unavailable):
-        asyncio.run(backend.bound(TARGET, ask()))
-
-
-async def test_closing_ends_what_is_running(smollm2_path: Path) -> None:
-    backend = await LlamaBackend.open(LlamaSettings(path=smollm2_path, context=2048, threads=2))
-    request = ask("Tell me a story.", max_tokens=2000, logit_bias={END_OF_TURN: -100, "1": -100, "0": -100})
-    bound = await backend.bound(TARGET, request)
-    running = [asyncio.create_task(backend.complete(TARGET, request, bound)) for _ in range(2)]
-    while not await busy_slots(backend):
-        await asyncio.sleep(0.01)
-    await backend.close()
-    for outcome in await asyncio.gather(*running, return_exceptions=True):
-        assert isinstance(outcome, Unavailable)
-
-
-@pytest.mark.parametrize("how", ["return", "raise SystemExit(3)", "raise KeyboardInterrupt"])
-def test_a_process_may_end_at_any_moment(smollm2_path: Path, how: str) -> None:
-    """Without `close`, while an answer is generated and another waits: no abort, no waiting for long answers."""
-    program = f"""
-import asyncio, sys
-from pathlib import Path
-import msgspec
-from chatport.backends.llama import LlamaBackend, LlamaSettings
-from chatport.targets import Target
-from chatport.wire.chat import ChatRequest
-
-async def main():
-    backend = await LlamaBackend.open(LlamaSettings(path=Path(sys.argv[1]), context=4096, slots=1, threads=2))
-    target = Target(id="t", backend="b", model="m")
-    request = msgspec.convert({{"model": "m", "messages": [{{"role": "user", "content": "Tell me a story."}}],
-                               "max_tokens": 3500, "logit_bias": {{"2": -100, "1": -100, "0": -100}}}}, ChatRequest)
-    bound = await backend.bound(target, request)
-    loop = asyncio.get_running_loop()
-    async def run():
-        async with backend.stream(target, request, bound) as chunks:
-            async for _ in chunks:
-                started.set()
-    started = asyncio.Event()
-    tasks = [asyncio.create_task(run()) for _ in range(2)]
-    await started.wait()
-    keep.append((backend, tasks))
-    loop.stop()
-
-keep = []
-loop = asyncio.new_event_loop()
-task = loop.create_task(main())
-loop.run_forever()
-def end():
-    {how}
-end()
-"""
-    ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, str(smollm2_path)], capture_output=True, timeout=60, check=False
-    )
-    expected = {"return": 0, "raise SystemExit(3)": 3, "raise KeyboardInterrupt": -2}[how]
-    assert ended.returncode == expected, ended.stderr.decode()
-    assert b"FATAL" not in ended.stderr
-
-
-def test_the_memory_it_takes(smollm2_path: Path) -> None:
-    """At most 400 MB in a process of its own: four slots, the model's whole window."""
-    program = """
-import asyncio, sys, psutil
-from pathlib import Path
-from chatport.backends.llama import LlamaBackend, LlamaSettings
-backend = asyncio.run(LlamaBackend.open(LlamaSettings(path=Path(sys.argv[1]))))
-print(psutil.Process().memory_info().rss)
-asyncio.run(backend.close())
-"""
-    told = subprocess.run(
-        [sys.executable, "-c", program, str(smollm2_path)], capture_output=True, timeout=60, check=True
-    )
-    assert int(told.stdout) < 400 * 1024 * 1024
-
-
-def test_without_the_engine_there_is_a_sentence(smollm2_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xllamacpp", None)
-    with pytest.raises(Exception, match=r"pip install 'chatport\[embedded\]'"):
-        opened(smollm2_path)
-
-
-def test_the_room_is_imported_without_the_engine() -> None:
-    program = "import sys, chatport.backends.llama, chatport.backends.llama.weights; print('xllamacpp' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
-    assert told.stdout.strip() == b"False"

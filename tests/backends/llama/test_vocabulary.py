@@ -63,7 +63,7 @@ def test_every_byte_has_a_letter() -> None:
 
 def test_plain_tokens_are_two_letters() -> None:
     words = vocabulary("gpt2", b"<s>", b"ab", b"1", b"x", b"y", types=[3, 1, 1, 1, 1])
-    assert words.plain_tokens() == (3, 4)
+    assert words.plain_tokens == (3, 4)
 
 
 def test_the_default_model(smollm2_path: Path) -> None:

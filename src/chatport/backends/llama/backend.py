@@ -69,6 +69,7 @@ class LlamaBackend:
         self._vocabulary = model.vocabulary
         self._template = template
         self._begins_with: list[int] = []
+        self._plain: dict[str, list[int]] = {}
         self._admission = Admission(lanes=settings.slots, cells=model.engine.context, queue=settings.queue)
         self._room = Room(model, self._admission, Slots(settings.slots, BATCH))
         self.context_length = model.engine.context
@@ -159,10 +160,18 @@ class LlamaBackend:
         """The prompt, with its special tokens as such and a client's spellings of them as text."""
         if self._engine.closed:
             raise Unavailable("The model is shut down.")
-        tokens: list[int] = []
+        content: list[str | int] = []
         for segment in self._template.render(request.messages):
-            tokens += await self._engine.listener.tokens(segment.text, special=not segment.plain)
+            content += await self._as_text(segment.text) if segment.plain else [segment.text]
+        tokens = await self._engine.listener.tokens(content, special=True)
         return tokens if tokens[:1] == self._begins_with else self._begins_with + tokens
+
+    async def _as_text(self, spelling: str) -> list[int]:
+        """The tokens of a control token's spelling that is nothing but text; there are few of them."""
+        tokens = self._plain.get(spelling)
+        if tokens is None:
+            tokens = self._plain[spelling] = await self._engine.listener.tokens(spelling, special=False)
+        return tokens
 
     def _limit(self, request: ChatRequest, prompt: int) -> int:
         """Output tokens of each choice."""

@@ -79,7 +79,7 @@ class Engine:
         self.listener.opened(self._server.listening_address)
         self._halted = threading.Event()
         self._threads: set[threading.Thread] = set()
-        atexit.register(self._halt)
+        atexit.register(self._leave_nothing)
 
     def complete(self, body: Body, observe: Callable[[Progress], bool]) -> None:
         """Runs one request to its end, or until `observe` returns True. Raises ApiError, and what `observe` raises."""
@@ -118,10 +118,9 @@ class Engine:
 
     async def close(self) -> None:
         """Ends what is running and unloads the model. Idempotent."""
-        await asyncio.to_thread(self._halt)
-        atexit.unregister(self._halt)
+        await asyncio.to_thread(self._leave_nothing)
+        atexit.unregister(self._leave_nothing)
         self._server = None
-        self.listener.close()
 
     @property
     def closed(self) -> bool:
@@ -133,10 +132,12 @@ class Engine:
         finally:
             self._threads.discard(threading.current_thread())
 
-    def _halt(self) -> None:
+    def _leave_nothing(self) -> None:
+        """No thread in the engine, no folder on the disk."""
         self._halted.set()
         for thread in tuple(self._threads):
             thread.join()
+        self.listener.close()
 
 
 def _translated(error: dict[str, Any]) -> ApiError:

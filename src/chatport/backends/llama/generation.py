@@ -71,7 +71,7 @@ class Generation:
         self._left = left
         self._stop = StopFilter(task.stops)
         self._log = None if task.top_logprobs is None else TokenLog(model.vocabulary, task.top_logprobs)
-        self._plain_tokens = model.vocabulary.plain_tokens()
+        self._plain_tokens = model.vocabulary.plain_tokens
         self._sampled = 0
         self._before = 0  # tokens sampled before the present call of the engine
         self._cached: int | None = None

@@ -44,9 +44,10 @@ class Listener:
             host, _, port = address.rpartition("/")[2].rpartition(":")
             self._address = (host, int(port))
 
-    async def tokens(self, text: str, *, special: bool, start: bool = False) -> list[int]:
-        """The ids of a text. special: control tokens' spellings become such; start: with what begins a prompt."""
-        body = {"content": text, "parse_special": special, "add_special": start}
+    async def tokens(self, content: str | list[str | int], *, special: bool, start: bool = False) -> list[int]:
+        """The ids of a text, or of texts with ids between them. special: control tokens' spellings become such; start:
+        with what begins a prompt."""
+        body = {"content": content, "parse_special": special, "add_special": start}
         answer = await asyncio.to_thread(self.ask, "/tokenize", body) if not UNIX_SOCKETS else await self._ask(body)
         tokens: list[int] = answer["tokens"]
         return tokens

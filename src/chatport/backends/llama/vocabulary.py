@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from chatport.backends.llama.gguf import ModelFile
@@ -52,6 +52,7 @@ class Vocabulary:
             return True
         return LOOKS_LIKE_CONTROL.fullmatch(self._tokens[token]) is not None
 
+    @cached_property
     def plain_tokens(self) -> tuple[int, int]:
         """Two tokens that say one letter each, for where any token will do that is whole."""
         letters = (token for token in range(len(self)) if len(said := self.says(token)) == 1 and said.isalpha())
