@@ -6,8 +6,8 @@ Two servers are kept loaded in processes of their own, the bare engine (xllamacp
 Chatport (a real port, driven over HTTP from here), with the same model, slots, window and threads. Rounds alternate
 A/B/A/B, each figure is the best round of its side, so that a noisy neighbour hurts neither. Every request has a prompt
 of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides). Temperature
-is 1, the API's default; `--exact` measures temperature 0, where Chatport gives up the prompt cache beside other requests
-so that the answer is the same with a cold and a warm one, and the bare engine does not.
+is 1, the API's default; `--exact` measures temperature 0, where Chatport gives up the prompt cache beside other
+requests so that the answer is the same with a cold and a warm one, and the bare engine does not.
 
 Goals (issue 2): tokens/s >= 0.95 of bare at 1 and 4 streams, >= 0.90 at 8 and 16; first token at most 15 ms later at 1
 stream; loop lag p99 <= 10 ms; ready <= 3 s; resident <= 400 MB with the default configuration.
@@ -44,6 +44,12 @@ SYSTEM = "You are a helpful assistant."
 READY_WITHIN = 60.0
 SAMPLE_EVERY = 0.005
 """Seconds between two looks at the event loop's lag."""
+WATCHED_WAVES = 2
+"""Waves of `SLOTS` streams during which the lag is watched: apart from the others, since watching costs, too."""
+
+
+FIRST_SERIAL = 1_000_000
+"""Both sides count in numbers of seven digits: as many tokens."""
 
 
 def prompt_text(serial: int) -> str:
@@ -84,7 +90,7 @@ def bare_engine(model: str, threads: int, exact: bool) -> None:
     params.hostnames = [os.path.join(tempfile.mkdtemp(prefix="bare-"), "e.sock")]
     server = xl.Server(params)
     print("ready", flush=True)
-    serial = 0
+    serial = FIRST_SERIAL
     for line in sys.stdin:
         streams = int(line)
         serial += streams
@@ -159,8 +165,8 @@ class Bare:
 # --- Chatport: a child process with a real port and a watch on its event loop ----------------------------------------
 
 
-def our_server(config_file: str) -> None:
-    """Serves as `chatport serve` does, and prints the loop's lag (ms: p50, p99, max) when it ends."""
+def our_server(config_file: str, watch: bool) -> None:
+    """Serves as `chatport serve` does; prints the loop's lag (ms: p50, p99, max) when it ends, 0 if not watched."""
     from chatport import config, runtime  # noqa: PLC0415  only this child needs them
 
     lags: list[float] = []
@@ -174,17 +180,19 @@ def our_server(config_file: str) -> None:
 
     async def on_ready(running: runtime.Runtime) -> None:
         await running.keys.register(KEY, name="bench", now=time.time())
-        watching.append(asyncio.create_task(watch_the_loop()))
+        if watch:
+            watching.append(asyncio.create_task(watch_the_loop()))
         print("ready", flush=True)
 
     async def serve() -> None:
         settings = config.load(Path(config_file), os.environ)
         sock = socket.create_server((settings.server.host, settings.server.port))
         await runtime.serve(settings, sock, on_ready)
-        watching.pop().cancel()
+        for task in watching:
+            task.cancel()
 
     runtime.run(serve())
-    ordered = sorted(lag * 1000 for lag in lags)
+    ordered = sorted(lag * 1000 for lag in lags) or [0.0]
     print(json.dumps([ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.99)], ordered[-1]]), flush=True)
 
 
@@ -194,7 +202,7 @@ def free_port() -> int:
 
 
 class Ours:
-    def __init__(self, model: str, threads: int, exact: bool, home: Path) -> None:
+    def __init__(self, model: str, threads: int, exact: bool, home: Path, *, watch: bool = False) -> None:
         self.exact = exact
         self.port = free_port()
         home.mkdir(exist_ok=True)
@@ -205,13 +213,13 @@ class Ours:
         )
         environ = os.environ | {"CHATPORT_HOME": str(home)}
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--child", "ours", "--config", str(config_file)],
+            [sys.executable, __file__, "--child", "ours", "--config", str(config_file)] + ["--watch"] * watch,
             stdout=subprocess.PIPE, text=True, env=environ,
         )  # fmt: skip
         assert self.process.stdout is not None
         while (line := self.process.stdout.readline()) and line.strip() != "ready":
             pass
-        self.serial = 1_000_000
+        self.serial = 2 * FIRST_SERIAL
 
     def wave(self, streams: int) -> Wave:
         self.serial += streams
@@ -224,8 +232,9 @@ class Ours:
 
     async def _one(self, serial: int, start: float) -> tuple[int, float]:
         body = {
-            "model": "m", "stream": True, "stream_options": {"include_usage": True}, "temperature": temperature(self.exact),
-            "max_tokens": NEW_TOKENS, "messages": [{"role": "user", "content": prompt_text(serial)}],
+            "model": "m", "stream": True, "stream_options": {"include_usage": True},
+            "temperature": temperature(self.exact), "max_tokens": NEW_TOKENS,
+            "messages": [{"role": "user", "content": prompt_text(serial)}],
             "logit_bias": {str(token): -100 for token in END_TOKENS},
         }  # fmt: skip
         payload = json.dumps(body).encode()
@@ -297,7 +306,9 @@ def measure(model: str, threads: int, streams: Sequence[int], rounds: int, exact
     bare, ours = Bare(model, threads, exact), Ours(model, threads, exact, home / "ours")
     table = []
     try:
-        for n in (1, *streams):  # the first is thrown away: both sides warm up
+        for side in (bare, ours):
+            side.wave(SLOTS)  # thrown away: from here on every slot has had a prompt, as in a server that has run
+        for n in streams:
             a, b = [], []
             for _ in range(rounds):
                 a.append(bare.wave(n))
@@ -308,10 +319,19 @@ def measure(model: str, threads: int, streams: Sequence[int], rounds: int, exact
                 "bare_first_ms": bare_first, "ours_first_ms": our_first,
             })  # fmt: skip
     finally:
-        lag = ours.close()
+        ours.close()
         bare.close()
+    lag = loop_lag(model, threads, exact, home / "watched")
     ready, resident = default_start(model, home / "default")
-    return {"streams": table[1:], "loop_lag_ms": lag, "ready_s": ready, "resident_mb": resident}
+    return {"streams": table, "loop_lag_ms": lag, "ready_s": ready, "resident_mb": resident}
+
+
+def loop_lag(model: str, threads: int, exact: bool, home: Path) -> list[float]:
+    """Of the event loop, with every slot busy; ms: p50, p99, max."""
+    ours = Ours(model, threads, exact, home, watch=True)
+    for _ in range(WATCHED_WAVES):
+        ours.wave(SLOTS)
+    return ours.close()
 
 
 def show(result: dict[str, Any]) -> None:
@@ -343,11 +363,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--child", choices=["bare", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
+    parser.add_argument("--watch", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "bare":
         return bare_engine(options.model, options.threads, options.exact)
     if options.child == "ours":
-        return our_server(options.config)
+        return our_server(options.config, options.watch)
     streams = [int(n) for n in options.streams.split(",")]
     with tempfile.TemporaryDirectory() as home:
         result = measure(options.model, options.threads, streams, options.rounds, options.exact, Path(home))

@@ -48,8 +48,7 @@ async def test_the_head_goes_out_once_before_the_first_frame() -> None:
     async with Delivery(wire, lambda: HEAD) as delivery:
         assert not delivery.committed
         await delivery.send(b"1")
-        await delivery.send(b"2")
-        await delivery.end()
+        await delivery.finish(b"2")
     assert wire.sent == ["head", b"1", b"2", "end"]
 
 
@@ -75,8 +74,7 @@ async def test_a_long_silence_commits_the_head_and_gives_signs_of_life() -> None
     async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=0.01) as delivery:
         await wire.until(lambda sent: sent.count(sse.COMMENT) >= 3)
         assert delivery.committed
-        await delivery.send(b"1")
-        await delivery.end()
+        await delivery.finish(b"1")
     assert wire.sent[:2] == ["head", sse.COMMENT]
     assert wire.sent[-2:] == [b"1", "end"]
     assert wire.sent.count("head") == 1
@@ -95,8 +93,30 @@ async def test_frames_that_flow_need_no_sign_of_life() -> None:
     async with Delivery(wire, lambda: HEAD, commit_after=0.05, keepalive=30) as delivery:
         await delivery.send(b"1")
         await asyncio.sleep(0.1)  # the timer fires in here, and sees that a frame went out
-        await delivery.end()
+        await delivery.finish(b"2")
     assert sse.COMMENT not in wire.sent
+
+
+class SlowEnd(Wire):
+    """A client that takes its time over the last frame."""
+
+    async def data(self, data: bytes) -> None:
+        if data == sse.DONE or b'"error"' in data:
+            await asyncio.sleep(0.05)
+        await super().data(data)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_no_sign_of_life_follows_the_last_frame(fails: bool) -> None:
+    wire = SlowEnd()
+    async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=0.01) as delivery:
+        await delivery.send(b"1")
+        await wire.until(lambda sent: sse.COMMENT in sent)
+        if fails:
+            await delivery.fail(InternalError())
+        else:
+            await delivery.finish(sse.DONE)
+    assert wire.sent[-2:] == [sse.error_frame(InternalError()) if fails else sse.DONE, "end"]
 
 
 async def test_after_leaving_no_timer_is_left_behind() -> None:

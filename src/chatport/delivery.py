@@ -94,9 +94,7 @@ class Delivery:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._fall_silent()
         await self._beaten()
 
     async def send(self, data: bytes) -> None:
@@ -116,13 +114,15 @@ class Delivery:
         if self._room < 0:
             self.copy = None
 
-    async def end(self) -> None:
-        """The answer is whole."""
-        await self._beaten()
+    async def finish(self, data: bytes) -> None:
+        """The last frame, or the whole body. However long a slow client takes for it, no sign of life follows."""
+        self._fall_silent()
+        await self.send(data)
         await self._sink.end()
 
     async def fail(self, error: ApiError) -> None:
         """Raises the error while no head is out; afterwards says it in the stream and ends that (§10, 11-12)."""
+        self._fall_silent()
         await self._beaten()
         if not self.committed:
             raise error
@@ -132,6 +132,11 @@ class Delivery:
     async def _commit(self) -> None:
         self.committed = True
         await self._sink.head(self._headers())
+
+    def _fall_silent(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _schedule(self, delay: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)

@@ -108,8 +108,7 @@ class Pipeline:
         if claim is not None:
             await claim.keep(JSON.decode(), body)
         async with Delivery(sink, lambda: head(call, JSON, route, length=len(body))) as delivery:
-            await delivery.send(body)
-            await delivery.end()
+            await delivery.finish(body)
 
     async def _stream(self, call: Call, route: Route, claim: Claim | None, sink: Sink) -> None:
         delivery = Delivery(
@@ -127,8 +126,7 @@ class Pipeline:
             except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left
                 await delivery.fail(as_api_error(exc))
             else:
-                await delivery.send(sse.DONE)
-                await delivery.end()
+                await delivery.finish(sse.DONE)
 
     async def _push(self, call: Call, route: Route, delivery: Delivery) -> None:
         """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
@@ -158,8 +156,7 @@ class Pipeline:
         content_type = replay.content_type.encode()
         length = len(replay.body) if content_type == JSON else None
         async with Delivery(sink, lambda: [*head(call, content_type, None, length=length), REPLAYED]) as delivery:
-            await delivery.send(replay.body)
-            await delivery.end()
+            await delivery.finish(replay.body)
 
 
 REPLAYED = (b"x-chatport-replayed", b"true")

@@ -54,6 +54,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """What /readyz says. Ready: the store answers and every model inside the process does."""
 
     ready: bool
+    configuration: str = "ready"
+    """A server that runs has a valid one."""
     store: str
     models: dict[str, str]
 

@@ -150,6 +150,16 @@ async def test_when_the_first_is_cancelled_the_next_takes_over(replays: Replays,
     assert (second.task.cancelled(), third.got) == (True, None)
 
 
+async def test_who_leaves_while_the_reply_is_kept_leaves_it_to_who_waits(replays: Replays, caller_id: str) -> None:
+    first, second = Client(replays, caller_id), Client(replays, caller_id)
+    await begun(first, second)
+    first.may_end.set()
+    await asyncio.sleep(0)  # now it is at the store
+    first.task.cancel()
+    await second.task
+    assert second.got == REPLY
+
+
 async def test_different_names_do_not_wait_for_each_other(replays: Replays, caller_id: str) -> None:
     first, second = Client(replays, caller_id), Client(replays, caller_id, name="other")
     await first.working.wait()

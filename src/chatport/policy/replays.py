@@ -85,7 +85,12 @@ class Claim:
             body=body,
             created_at=self._request.at,
         )
-        await self._rows.put(row)
+        writing = asyncio.ensure_future(self._rows.put(row))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})  # it is carried through, and who waits must find it there
+            raise
         self.release()
 
     def release(self) -> None:

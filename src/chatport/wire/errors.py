@@ -96,10 +96,11 @@ class ContextExceeded(InvalidRequest):
 
     default_code = "context_length_exceeded"
 
-    def __init__(self, context: int, prompt_tokens: int) -> None:
+    def __init__(self, context: int, prompt_tokens: int, *, at_least: bool = False) -> None:
+        """at_least: the prompt was not counted to its end."""
         super().__init__(
             f"This model's maximum context length is {context} tokens. "
-            f"However, your messages resulted in {prompt_tokens} tokens. Please reduce the length of the messages.",
+            f"However, your messages resulted in {'at least ' * at_least}{prompt_tokens} tokens. Please reduce the length of the messages.",
             param="messages",
         )
 

@@ -266,6 +266,21 @@ async def test_a_prompt_beyond_the_window_is_refused(small: LlamaBackend) -> Non
         await small.bound(TARGET, ask("word " * 300))
 
 
+async def test_an_endless_prompt_is_refused_uncounted(small: LlamaBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small._engine.listener, "tokens", None)  # whoever asks it fails
+    with pytest.raises(ContextExceeded, match="at least"):
+        await small.bound(TARGET, ask("word " * 100_000))
+
+
+async def test_an_answer_without_a_limit_holds_a_fair_share(small: LlamaBackend) -> None:
+    share = 256 // small._settings.slots
+    short = await small.bound(TARGET, ask("word", max_tokens=None))
+    assert short.output_tokens == share - short.prompt_tokens
+    assert short.clamped is None
+    long = await small.bound(TARGET, ask("word " * 200, max_tokens=None))
+    assert long.output_tokens == min(share // 2, 256 - long.prompt_tokens)
+
+
 async def test_the_limit_is_clamped_to_the_window(small: LlamaBackend) -> None:
     bound = await small.bound(TARGET, ask("word " * 200, max_tokens=100, n=2))
     assert bound.clamped == 256 - bound.prompt_tokens < 100

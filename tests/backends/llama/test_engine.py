@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,22 @@ class BrokenEngine:
                 return
         if self.raises:
             raise self.raises
+
+
+async def test_no_thread_to_be_had_is_said_and_leaves_the_slot_free(
+    small: LlamaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    request = ask()
+    bound = await small.bound(TARGET, request)
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", start)
+        with pytest.raises(Unavailable, match="threads"):
+            await small.complete(TARGET, request, bound)
+    assert small.in_flight == 0
+    assert await text(small, request)
 
 
 PIECE = {"choices": [{"text": "Hel", "finish_reason": None}]}

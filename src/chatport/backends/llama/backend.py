@@ -161,10 +161,19 @@ class LlamaBackend:
         if self._engine.closed:
             raise Unavailable("The model is shut down.")
         content: list[str | int] = []
-        for segment in self._template.render(request.messages):
+        segments = self._template.render(request.messages)
+        self._refuse_endless(sum(len(segment.text) for segment in segments))
+        for segment in segments:
             content += await self._as_text(segment.text) if segment.plain else [segment.text]
         tokens = await self._engine.listener.tokens(content, special=True)
         return tokens if tokens[:1] == self._begins_with else self._begins_with + tokens
+
+    def _refuse_endless(self, characters: int) -> None:
+        """Raises ContextExceeded for a text that can't fit whatever its tokens are: counting those of some MB takes
+        seconds, and ten times the memory."""
+        tokens = characters // self._vocabulary.longest
+        if tokens > self.context_length:
+            raise ContextExceeded(self.context_length, tokens, at_least=True)
 
     async def _as_text(self, spelling: str) -> list[int]:
         """The tokens of a control token's spelling that is nothing but text; there are few of them."""

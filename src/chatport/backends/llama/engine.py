@@ -40,6 +40,8 @@ BATCH: Final = 64
 """Tokens of a prompt that are evaluated at once. A cancelled request stops at the next batch, and running answers wait
 for one between two of their tokens; larger ones gain less than 10 % here (512 tokens: 302/s with 64, 310 with 256)."""
 LISTENER_THREADS: Final = 4
+RETRY_AFTER: Final = 1.0
+"""Seconds that a client is asked to wait when the system gives no thread."""
 SPIN: Final = "1000"
 """How often the engine's threads look whether the others have come before they sleep; they meet hundreds of times for
 each token. The default, 300,000, means milliseconds of spinning each time that another process has one of the cores:
@@ -114,7 +116,11 @@ class Engine:
             raise Unavailable("The model is shut down.")
         thread = threading.Thread(target=self._run, args=(work,), name="chatport-llama", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            self._threads.discard(thread)
+            raise Unavailable("The server has no threads left to answer with.", retry_after=RETRY_AFTER) from exc
 
     async def close(self) -> None:
         """Ends what is running and unloads the model. Idempotent."""

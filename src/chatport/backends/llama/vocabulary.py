@@ -53,6 +53,11 @@ class Vocabulary:
         return LOOKS_LIKE_CONTROL.fullmatch(self._tokens[token]) is not None
 
     @cached_property
+    def longest(self) -> int:
+        """Characters that one token can stand for, at the most."""
+        return max(map(len, self._tokens), default=1)
+
+    @cached_property
     def plain_tokens(self) -> tuple[int, int]:
         """Two tokens that say one letter each, for where any token will do that is whole."""
         letters = (token for token in range(len(self)) if len(said := self.says(token)) == 1 and said.isalpha())
