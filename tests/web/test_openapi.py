@@ -8,6 +8,7 @@ import jsonschema
 import msgspec
 import pytest
 
+from chatport.runtime import Readiness
 from chatport.web.app import ROUTES
 from chatport.web.openapi import document
 from chatport.wire.chat import ChatRequest
@@ -83,3 +84,72 @@ def test_the_request_schema_tells_good_from_bad() -> None:
 def test_path_parameters_are_named() -> None:
     parameters = DOCUMENT["paths"]["/v1/chat/completions/{id}/messages"]["get"]["parameters"]
     assert {(parameter["name"], parameter["in"]) for parameter in parameters} >= {("id", "path"), ("after", "query")}
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENT["components"]["schemas"]))
+def test_patterns_are_not_pythons_own(name: str) -> None:
+    assert "\\\\Z" not in msgspec.json.encode(DOCUMENT["components"]["schemas"][name]).decode()
+
+
+def test_a_name_s_pattern_ends_where_the_name_does() -> None:
+    pattern = DOCUMENT["components"]["schemas"]["Function"]["properties"]["name"]["pattern"]
+    assert pattern == "^[a-zA-Z0-9_-]+$"
+
+
+ALWAYS_SENT = {
+    "ChatCompletion": "id object created model choices usage system_fingerprint service_tier",
+    "ResponseMessage": "role content refusal annotations",
+    "Choice": "index message logprobs finish_reason",
+    "ChunkChoice": "index delta logprobs finish_reason",
+    "ChatChunk": "id object created model choices system_fingerprint",
+    "Usage": "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details",
+    "CompletionTokensDetails": "reasoning_tokens audio_tokens accepted_prediction_tokens rejected_prediction_tokens",
+    "StoredMessage": "id role content refusal content_parts",
+    "CompletionDeleted": "object id deleted",
+    "FunctionToolCall": "type id function",
+    "ToolCallDelta": "index",
+    "ModelObject": "id object created owned_by",
+    "TextPart": "type text",
+    "ErrorObject": "message type param code",
+}
+
+
+@pytest.mark.parametrize(("name", "fields"), ALWAYS_SENT.items(), ids=ALWAYS_SENT)
+def test_what_is_always_sent_is_required(name: str, fields: str) -> None:
+    assert DOCUMENT["components"]["schemas"][name]["required"] == fields.split()
+
+
+def test_delta_may_be_empty() -> None:
+    assert not DOCUMENT["components"]["schemas"]["Delta"].get("required")
+
+
+def test_readiness_is_described_as_the_runtime_says_it() -> None:
+    responses = DOCUMENT["paths"]["/readyz"]["get"]["responses"]
+    assert set(responses) == {"200", "405", "503"}
+    for status in ("200", "503"):
+        schema = responses[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/Readiness"}
+    said = msgspec.to_builtins(Readiness(ready=False, store="ready", models={"m": "loading"}))
+    validator("Readiness").validate(said)
+    assert set(DOCUMENT["components"]["schemas"]["Readiness"]["required"]) == set(said)
+
+
+def test_headers_of_a_create() -> None:
+    responses = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
+    named = {status: set(response["headers"]) for status, response in responses.items()}
+    timed = {"x-request-id", "openai-processing-ms", "openai-version"}
+    assert named["200"] == timed | {"x-chatport-clamped", "x-chatport-replayed"}
+    assert named["400"] == named["413"] == timed
+    assert named["401"] == timed | {"WWW-Authenticate"}
+    assert named["429"] == named["503"] == timed | {"retry-after", "retry-after-ms"}
+
+
+def test_every_path_tells_its_methods_and_every_reply_its_request() -> None:
+    for methods in DOCUMENT["paths"].values():
+        for operation in methods.values():
+            assert "Allow" in operation["responses"]["405"]["headers"]
+            assert all("x-request-id" in response["headers"] for response in operation["responses"].values())
+
+
+def test_the_server_is_the_one_that_was_asked() -> None:
+    assert [server["url"] for server in DOCUMENT["servers"]] == ["/"]

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chatport.wire import decode
 from chatport.wire.chat import AssistantMessage, ChatRequest, TextPart, UserMessage
-from chatport.wire.decode import DecodeLimits, decode_metadata, decode_request
+from chatport.wire.decode import MAX_MARKS, DecodeLimits, decode_metadata, decode_request
 from chatport.wire.errors import BadJSON, InvalidRequest
-from chatport.wire.fields import validate
+from chatport.wire.fields import retell, validate
 
 USER: dict[str, Any] = {"role": "user", "content": "json"}
 MINIMAL: dict[str, Any] = {"model": "m", "messages": [USER]}
@@ -210,9 +211,9 @@ NOT_JSON: list[tuple[bytes, str]] = [
     (rb'{"model": "\udc00"}', "surrogate"),
     (rb'{"n": 1e400, "model": "\ud800"}', "surrogate"),
     (b'{"n": 1e400, "seed": NaN}', "not JSON"),
-    (b"[" * 100_000, "nested too deeply"),
+    (b"[" * 40_000, "nested too deeply"),
     (b'{"model": ' * 5_000, "nested too deeply"),
-    (b'{"n": 1e400, "a": ' + b"[" * 100_000, "nested too deeply"),
+    (b'{"n": 1e400, "a": ' + b"[" * 40_000, "nested too deeply"),
     (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, "nested too deeply"),
 ]
 
@@ -433,3 +434,100 @@ def test_both_paths_agree(request: dict[str, Any]) -> None:
     else:
         validate(ChatRequest, msgspec.json.decode(body))
     assert outcome(body) is not None
+
+
+# --- Bodies too rich to be walked ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unwalked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No body is walked: each is told by msgspec's own finding."""
+    monkeypatch.setattr(decode, "MAX_MARKS", -1)
+    monkeypatch.setattr(decode, "_plain", lambda _: pytest.fail("made plain"))
+
+
+def test_a_rich_body_is_not_made_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_plain", lambda _: pytest.fail("made plain"))
+    for filler in (b"{}", b"[]", b"0", b'"\\n"'):
+        items = b",".join([filler] * MAX_MARKS)
+        with pytest.raises(InvalidRequest) as caught:
+            decode_request(b'{"model":"m","messages":[{"role":"user","content":""}],"stop":"","user":[' + items + b"]}")
+        assert (caught.value.code, caught.value.param) == ("invalid_type", "user")
+
+
+def test_a_long_body_of_few_values_is_walked() -> None:
+    message = {"role": "user", "content": "x" * 2_000_000}
+    with pytest.raises(InvalidRequest, match="Did you mean 'temperature'"):
+        decode_request(encode({"model": "m", "messages": [message], "temprature": 1}))
+
+
+FAULTS: list[tuple[dict[str, Any], str, str, str]] = [
+    ({"messages": [{}]}, "missing_required_parameter", "messages[0].role", "'messages[0].role'"),
+    ({"messages": [{"role": "x"}]}, "invalid_value", "messages[0].role", '"x" is not one of the supported'),
+    ({"messages": [{"role": 1}]}, "invalid_type", "messages[0].role", "expected a string"),
+    ({"messages": []}, "empty_array", "messages", "length >= 1"),
+    ({"model": 1}, "invalid_type", "model", "expected a string, but got an integer"),
+    ({"stop": 1.5}, "invalid_type", "stop", "expected a string or an array, but got a decimal"),
+    ({"stop": [""] * 5}, "array_above_max_length", "stop", "length <= 4"),
+    ({"temprature": 1}, "unknown_parameter", "temprature", "Did you mean 'temperature'?"),
+    ({"temperature": 3}, "decimal_above_max_value", "temperature", "a number <= 2.0"),
+    ({"n": 0}, "integer_below_min_value", "n", "an integer >= 1"),
+    ({"logit_bias": {"1": 101}}, "integer_above_max_value", "logit_bias", "<= 100"),
+    ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias", "matches '^[0-9]{1,18}$'"),
+    ({"metadata": {"a" * 65: ""}}, "string_above_max_length", "metadata", "length <= 64"),
+    ({"metadata": {str(i): "" for i in range(17)}}, "object_above_max_properties", "metadata", "length <= 16"),
+    ({"verbosity": "x" * 9_000}, "invalid_value", "verbosity", "…"),
+    ({"verbosity": "x` - at `$.n"}, "invalid_value", "verbosity", "is not one of"),
+    ({"tool_choice": {}}, "missing_required_parameter", "tool_choice.type", "'tool_choice.type'"),
+]
+
+
+@pytest.mark.usefixtures("unwalked")
+@pytest.mark.parametrize(("fields", "code", "param", "text"), FAULTS)
+def test_what_is_told_without_a_walk(fields: dict[str, Any], code: str, param: str, text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_request(encode({**MINIMAL, **fields}))
+    assert (caught.value.code, caught.value.param) == (code, param)
+    assert text in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.usefixtures("unwalked")
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "ends before"),
+        (b"[]", "must be a JSON object, but got an array"),
+        (b"1.5", "but got a decimal"),
+        (b"null", "but got null"),
+        (b'{"model": tru}', "line 1, column 15"),
+        (b'{"temperature": NaN}', "NaN and Infinity are not JSON"),
+        (rb'{"model": "\ud800"}', "half a surrogate pair"),
+        (rb'{"model": "\ud83d\u0041"}', "surrogate pair"),
+        (b'{"unheard": 1, "a": ' + b"[" * 100_000, "unheard"),
+        (b'{"messages":[{"role":"user","content":"","x":' + b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_no_json_is_told_without_a_walk(body: bytes, reason: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        decode_request(body)
+    assert reason in caught.value.message
+    assert isinstance(caught.value, BadJSON) or reason == "unheard"
+
+
+@pytest.mark.usefixtures("unwalked")
+def test_a_number_beyond_python_s_range_is_told_without_a_walk() -> None:
+    with pytest.raises(InvalidRequest, match="out of range") as caught:
+        decode_request(b'{"temperature": 1e999}')
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "temperature")
+
+
+@STEADY
+@given(nearly_valid())
+def test_any_request_is_told_without_a_walk(request: dict[str, Any]) -> None:
+    try:
+        msgspec.json.decode(encode(request), type=ChatRequest)
+    except msgspec.ValidationError as exc:
+        error = retell(ChatRequest, str(exc))
+        assert error.code is not None
+        assert error.param is not None

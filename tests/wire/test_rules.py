@@ -298,3 +298,28 @@ def test_answers_without_a_call_and_calls_without_an_answer(messages: list[Any],
 
 def test_the_ids_without_an_answer_are_named() -> None:
     assert '"a", "c"' in refusal(messages=[asks("a", "b", "c"), answers("b")]).message
+
+
+def patterned(chars: int) -> dict[str, Any]:
+    text = {"type": "string", "pattern": "x" * chars}
+    return {"type": "object", "properties": {"a": text}, "required": ["a"], "additionalProperties": False}
+
+
+def test_all_patterns_of_a_request_share_one_budget() -> None:
+    strict = parameters(patterned(8_000), strict=True)["tools"]
+    regex = grammar("x" * 8_000)["tools"]
+    fits = json_schema(schema=patterned(4_000), strict=True)
+    request(tools=strict + regex, **fits)
+
+    over = refusal(tools=strict + regex, **json_schema(schema=patterned(4_001), strict=True))
+    assert (over.code, over.param) == (VALUE, "response_format")
+    assert "too many characters of patterns: 20001, allowed are 20000" in over.message
+
+    over = refusal(tools=strict + grammar("x" * 12_001)["tools"])
+    assert (over.code, over.param) == (VALUE, "tools[1].custom.format.grammar.definition")
+    assert len(over.message) < 300
+
+
+def test_each_request_has_a_budget_of_its_own() -> None:
+    for _ in range(2):
+        request(**grammar("x" * 20_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -10,11 +11,17 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.json import encode
 
+from chatport.wire import strict
 from chatport.wire.errors import InvalidRequest
-from chatport.wire.strict import KEYWORDS, SchemaSite, check_parameters, check_strict, load_schema, pattern_fault
+from chatport.wire.strict import KEYWORDS, Patterns, SchemaSite, check_parameters, load_schema, pattern_fault
+from chatport.wire.strict import check_strict as check_strict_with
 
 SITE = SchemaSite("function 'f'", "tools[0].function.parameters", "tools[0].function.parameters", "the_code")
 STRING: dict[str, Any] = {"type": "string"}
+
+
+def check_strict(schema: dict[str, Any], site: SchemaSite) -> None:
+    check_strict_with(schema, site, Patterns())
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -135,7 +142,7 @@ BAD: list[tuple[object, str]] = [
     ({"type": "string", "format": "uri"}, "'format' must be one of 'date-time', 'time'"),
     ({"type": "string", "format": ["date"]}, "'format' must be one of"),
     ({"type": "string", "pattern": 1}, "'pattern' must be a regular expression"),
-    ({"type": "string", "pattern": "(a"}, 'pattern "(a" does not compile: missing )'),
+    ({"type": "string", "pattern": "(a"}, 'pattern "(a" is refused: it does not compile: missing )'),
     ({"type": "string", "minimum": 1}, "'minimum' is only permitted where 'type' is 'integer' or 'number'."),
     ({"type": "string", "properties": {}}, "'properties' is only permitted where 'type' is 'object'."),
     ({"type": "string", "items": STRING}, "'items' is only permitted where 'type' is 'array'."),
@@ -207,9 +214,9 @@ SIZES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     (enum_of(251, 59), enum_of(251, 60), "characters in an enum of more than 250 values: 15060"),
     (halves(120_000), halves(120_001), "characters of names, enum and const values: 120001"),
     (
-        closed(a={**STRING, "pattern": "x" * 5000}),
-        closed(a={**STRING, "pattern": "x" * 5001}),
-        "characters of patterns",
+        closed(a={**STRING, "pattern": "x" * 20_000}),
+        closed(a={**STRING, "pattern": "x" * 20_001}),
+        "characters of patterns: 20001",
     ),
     # The root and the property are schemas too.
     (closed(a={"anyOf": unlike(19_998)}), closed(a={"anyOf": unlike(19_999)}), "more than the 20000 schemas allowed"),
@@ -328,3 +335,20 @@ def test_any_schema_is_in_the_subset_or_outside_it(schema: dict[str, Any], inner
             check_strict(each, SITE)
         except InvalidRequest as error:
             assert error.message  # noqa: PT017
+
+
+# --- Patterns are read, not compiled ---------------------------------------------------------------------------------
+
+
+def test_patterns_are_never_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiler lays out sets: 6 s for 10 kB of them."""
+    compiler = importlib.import_module("re._compiler")
+    monkeypatch.setattr(compiler, "compile", lambda *_: pytest.fail("compiled"))
+    assert pattern_fault("[\x01-\U0010ffff]" * 2000) is None
+    assert pattern_fault("(" * 10_000 + ")" * 10_000) == "it repeats or nests too much"
+
+
+def test_a_pattern_over_the_budget_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict, "pattern_fault", lambda _: pytest.fail("parsed"))
+    reason = Patterns().fault("a" * 1_000_000)
+    assert reason == "with it the request has too many characters of patterns: 1000000, allowed are 20000"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
-from msgspec import Meta, Struct, json
+from msgspec import Meta, Struct, UnsetType, inspect, json
 
 from chatport import __version__
 from chatport.web.exchange import JSON, Exchange
@@ -57,6 +57,47 @@ class ChatRequest(chat.ChatRequest, frozen=True, kw_only=True):
     functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None  # type: ignore[assignment]
 
 
+class Readiness(Struct, frozen=True):
+    """What /readyz says: of the store, of each model by its id, of the configuration; "ready" or what is wrong."""
+
+    ready: bool
+    configuration: str
+    store: str
+    models: dict[str, str]
+
+
+# --- Headers of replies ----------------------------------------------------------------------------------------------
+
+
+class Header(Struct, frozen=True):
+    """`only`: the statuses that have it; empty is every one."""
+
+    name: str
+    type: str
+    description: str
+    only: tuple[int, ...] = ()
+
+
+ALWAYS = (Header("x-request-id", "string", "Unique; name it when you ask about a request."),)
+OF_ERRORS = (
+    Header("WWW-Authenticate", "string", "How to authenticate: `Bearer`.", only=(401,)),
+    Header("Allow", "string", "The methods that the path has.", only=(405,)),
+    Header("retry-after", "integer", "Seconds to wait, where that is known.", only=(429, 503)),
+    Header("retry-after-ms", "integer", "The same in milliseconds.", only=(429, 503)),
+)
+OF_CREATE = (
+    Header("openai-processing-ms", "integer", "Milliseconds until the reply's head."),
+    Header("openai-version", "string", "Version of the API that is spoken."),
+    Header(
+        "x-chatport-clamped",
+        "integer",
+        "The output limit used, where more was asked for.",
+        only=(200,),
+    ),
+    Header("x-chatport-replayed", "string", "`true` where the reply is an earlier one.", only=(200,)),
+)
+
+
 # --- Operations ------------------------------------------------------------------------------------------------------
 
 
@@ -71,12 +112,17 @@ class Parameter(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One method of one path. `errors`: statuses beside those that every keyed operation can answer with."""
+    """One method of one path.
+
+    `errors`: statuses beside those that every keyed operation can answer with. `unready`: with 503 it replies the same.
+    """
 
     summary: str
     reply: Any
     takes: Any = None
     parameters: tuple[Parameter, ...] = ()
+    headers: tuple[Header, ...] = ALWAYS
+    unready: bool = False
     errors: tuple[int, ...] = ()
     keyed: bool = True
 
@@ -111,6 +157,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         takes=ChatRequest,
         reply=ChatCompletion,
         parameters=(IDEMPOTENCY,),
+        headers=(*ALWAYS, *OF_CREATE),
         errors=(400, 403, 404, 413, 429),
     ),
     ("/v1/chat/completions", "get"): Operation(
@@ -135,7 +182,10 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("/", "get"): Operation(summary="Where the API is", reply=dict[str, str], keyed=False),
     ("/healthz", "get"): Operation(summary="Whether the process runs", reply=dict[str, str], keyed=False),
     ("/readyz", "get"): Operation(
-        summary="Whether requests can be answered: 200, or 503 and what is not ready", reply=JSONSchema, keyed=False
+        summary="Whether requests can be answered: 200, or 503 and what is not ready",
+        reply=Readiness,
+        unready=True,
+        keyed=False,
     ),
     ("/openapi.json", "get"): Operation(summary="This description", reply=JSONSchema, keyed=False),
 }
@@ -145,13 +195,15 @@ ERRORS = {
     401: "No key, a wrong key, or its quota is exhausted.",
     403: "The key is not allowed to do this.",
     404: "No such model, or no such stored completion.",
+    405: "The path has no such method.",
     413: "The body is too large.",
     429: "Over a rate limit; `retry-after` says how long to wait.",
     500: "The server's fault, or an upstream's broken answer.",
     503: "Overloaded, starting, stopping, or an upstream can't be reached.",
 }
 
-EVERY_KEYED = (401, 500, 503)
+EVERY = (405,)
+EVERY_KEYED = (401, 405, 500, 503)
 
 
 # --- The document ----------------------------------------------------------------------------------------------------
@@ -168,6 +220,7 @@ def document() -> bytes:
         {
             "openapi": "3.1.0",
             "info": {"title": "Chatport", "version": __version__, "description": "Chat Completions on one port."},
+            "servers": [{"url": "/", "description": "The server that gave this description."}],
             "paths": paths,
             "components": {
                 "schemas": schemas.components,
@@ -184,9 +237,51 @@ class Schemas:
         types = [ErrorBody, ChatChunk, *named_types()]
         schemas, self.components = json.schema_components(types, ref_template="#/components/schemas/{name}")
         self._of = list(zip(types, schemas, strict=True))
+        for schema in self.components.values():
+            portable(schema)
+        for struct in always_whole():
+            self.components[struct.__name__]["required"] = always_sent(struct)
 
     def of(self, wanted: Any) -> dict[str, Any]:
         return next(schema for type_, schema in self._of if type_ == wanted)
+
+
+def portable(schema: Any) -> None:
+    """Rewrites what only Python's regular expressions know: the end of the text, `\\Z`, is `$` in ECMAScript's."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            schema["pattern"] = schema["pattern"].replace("\\Z", "$")
+        schema = schema.values()
+    if isinstance(schema, Iterable) and not isinstance(schema, str):
+        for inner in schema:
+            portable(inner)
+
+
+def always_whole() -> set[type[Struct]]:
+    """The structs of replies, and of no request, that are written with their defaults."""
+    replies = structs(inspect.multi_type_info([ErrorBody, ChatChunk, *(each.reply for each in OPERATIONS.values())]))
+    requests = structs(inspect.multi_type_info([each.takes for each in OPERATIONS.values() if each.takes is not None]))
+    return {struct for struct in replies - requests if not struct.__struct_config__.omit_defaults}
+
+
+def structs(described: Any) -> set[type[Struct]]:
+    """Every struct within msgspec's description of types. None of them holds itself."""
+    if isinstance(described, inspect.StructType):
+        return {described.cls, *structs([field.type for field in described.fields])}
+    if isinstance(described, inspect.Type):
+        return structs([getattr(described, name) for name in described.__struct_fields__])
+    if isinstance(described, list | tuple):
+        return set().union(*map(structs, described))
+    return set()
+
+
+def always_sent(struct: type[Struct]) -> list[str]:
+    """The tag, and the fields that can't be left unset."""
+    hints = get_type_hints(struct)
+    tag = struct.__struct_config__.tag_field
+    names = zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True)
+    sent = [encoded for name, encoded in names if UnsetType not in get_args(hints[name])]
+    return sent if tag is None else [tag, *sent]
 
 
 def named_types() -> Iterator[Any]:
@@ -223,12 +318,21 @@ def responses(operation: Operation, schemas: Schemas) -> Iterator[tuple[str, dic
     if operation.takes is ChatRequest:
         frames = "With `stream: true`: server-sent events, each a chunk in JSON, the last one `[DONE]`."
         content["text/event-stream"] = {"schema": schemas.of(ChatChunk) | {"description": frames}}
-    header = {"x-request-id": {"schema": {"type": "string"}, "description": "Name it when you ask about a request."}}
-    yield "200", {"description": "Done.", "headers": header, "content": content}
-    if operation.keyed:
-        for status in sorted({*operation.errors, *EVERY_KEYED}):
-            error = as_json(schemas.of(ErrorBody))
-            yield str(status), {"description": ERRORS[status], "headers": header, "content": error}
+    yield "200", {"description": "Done.", "headers": headers(operation, 200), "content": content}
+    for status in sorted({*operation.errors, *(EVERY_KEYED if operation.keyed else EVERY)}):
+        error = as_json(schemas.of(ErrorBody))
+        yield str(status), {"description": ERRORS[status], "headers": headers(operation, status), "content": error}
+    if operation.unready:
+        yield "503", {"description": "Not ready.", "headers": shown_headers(ALWAYS), "content": content}
+
+
+def headers(operation: Operation, status: int) -> dict[str, Any]:
+    """Those of an operation's replies with this status."""
+    return shown_headers(each for each in (*operation.headers, *OF_ERRORS) if not each.only or status in each.only)
+
+
+def shown_headers(given: Iterable[Header]) -> dict[str, Any]:
+    return {each.name: {"description": each.description, "schema": {"type": each.type}} for each in given}
 
 
 def as_json(schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Two paths (design.md, decision 2). The hot one is a single strict, typed decode and the rules between fields. When it
 refuses, the cold one decodes again to plain values and looks for the first fault, to say which field, what was given
-and what is allowed. Whatever the bytes are, the outcome is a request or one of two errors, BadJSON or InvalidRequest.
+and what is allowed; a body too rich for that is told in msgspec's own finding. Whatever the bytes are, the outcome is
+a request or one of two errors, BadJSON or InvalidRequest.
 
 What msgspec does that must be known here:
 - what it skips or keeps raw it checks as JSON, escapes included, but not as UTF-8, so UTF-8 is checked first;
@@ -22,7 +23,7 @@ import msgspec
 
 from chatport.wire.chat import ChatRequest, MetadataUpdate
 from chatport.wire.errors import BadJSON, InvalidRequest
-from chatport.wire.fields import GIVEN, validate
+from chatport.wire.fields import GIVEN, no_object, retell, validate
 from chatport.wire.rules import DEFAULT_LIMITS, DecodeLimits, check_request
 
 __all__ = ["DEFAULT_LIMITS", "DecodeLimits", "decode_metadata", "decode_request"]
@@ -63,15 +64,34 @@ def _decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 # --- The cold path ---------------------------------------------------------------------------------------------------
 
 
+MAX_MARKS = 50_000
+"""Commas, brackets and backslashes of a body that is walked, each of which may be an object to make and look at. One
+that walks to its end takes about 0.1 s, on the loop that serves everybody; beyond, the first finding must do."""
+
+
 def _explain(body: bytes, expected: type, refusal: Exception) -> NoReturn:
+    if sum(map(body.count, (b",", b"[", b"{", b"\\"))) > MAX_MARKS:
+        raise _retold(body, expected, refusal)
     value = _plain(body)
     if not isinstance(value, dict):
-        raise BadJSON(f"The request body must be a JSON object, but got {GIVEN[type(value)]} instead.")
+        raise no_object(GIVEN[type(value)])
     validate(expected, value)
     # Both paths read the same description, so what is left is what a plain object can't show: a key given twice.
     _, _, place = str(refusal).rstrip("`").partition("`$.")
     text = f"The request contradicts itself at '{place or 'its top level'}', perhaps by a key that is given twice."
     raise InvalidRequest(text, param=place or None, code="invalid_value")
+
+
+def _retold(body: bytes, expected: type, refusal: Exception) -> InvalidRequest:
+    """The refusal in our words, without another look at what is in the body."""
+    if isinstance(refusal, msgspec.ValidationError):
+        return retell(expected, str(refusal))
+    if isinstance(refusal, RecursionError):
+        return BadJSON(TOO_DEEP)
+    return _not_json(body, refusal, "the JSON ends before it is complete, or near half a surrogate pair")
+
+
+TOO_DEEP = "The request body is nested too deeply."
 
 
 def _plain(body: bytes) -> object:
@@ -88,7 +108,7 @@ def _plain(body: bytes) -> object:
         _refuse_lone_surrogate(body)
         raise _not_json(body, exc) from None
     except RecursionError:
-        raise BadJSON("The request body is nested too deeply.") from None
+        raise BadJSON(TOO_DEEP) from None
 
 
 ESCAPE = re.compile(
@@ -105,10 +125,10 @@ def _refuse_lone_surrogate(body: bytes) -> None:
         raise BadJSON(f"The request body holds {half}: half of a surrogate pair, which is no character.")
 
 
-def _not_json(body: bytes, exc: msgspec.DecodeError) -> BadJSON:
+def _not_json(body: bytes, exc: Exception, truncated: str = "the JSON ends before it is complete") -> BadJSON:
     found = re.search(r"(?:malformed: )?(?P<reason>[^:]+) \(byte (?P<byte>\d+)\)", str(exc))
     if found is None:
-        return _unparsable("the JSON ends before it is complete")
+        return _unparsable(truncated)
     before = body[: int(found["byte"])]
     line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
     hint = " NaN and Infinity are not JSON." if body[len(before) :].startswith((b"N", b"I")) else ""
@@ -133,7 +153,7 @@ def _wide(body: bytes) -> object:
     except ValueError:
         raise _unparsable("it is not JSON, and holds a number that is too large besides") from None
     except RecursionError:
-        raise BadJSON("The request body is nested too deeply.") from None
+        raise BadJSON(TOO_DEEP) from None
 
 
 def _clamped_int(text: str) -> int:

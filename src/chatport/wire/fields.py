@@ -18,7 +18,7 @@ from typing import Any
 
 from msgspec import inspect
 
-from chatport.wire.errors import QUOTE_LIMIT, InvalidRequest, quote
+from chatport.wire.errors import QUOTE_LIMIT, BadJSON, InvalidRequest, quote
 
 JSONObject = dict[str, object]
 
@@ -80,6 +80,10 @@ def given(value: object) -> str:
 def wrong_type(path: str, expected: str, value: object) -> InvalidRequest:
     text = f"Invalid type for '{path}': expected {expected}, but got {given(value)} instead."
     return InvalidRequest(text, param=path, code="invalid_type")
+
+
+def no_object(kind: str) -> BadJSON:
+    return BadJSON(f"The request body must be a JSON object, but got {kind} instead.")
 
 
 def missing(path: str) -> InvalidRequest:
@@ -255,3 +259,73 @@ CHECKS: Mapping[type[inspect.Type], Callable[[Any, Any, str], None]] = {
     inspect.DictType: _dict,
     inspect.StructType: _struct,
 }
+
+
+# --- Without the value: msgspec's refusal in our words ---------------------------------------------------------------
+
+UNKNOWN = "Object contains unknown field `"
+MISSING = "Object missing required field `"
+PLACED = re.compile(r"(?P<text>.*) - at `(?:key` in `)?\$\.?(?P<path>[^`]*?)(?:\[\.\.\.\])?`", re.DOTALL)
+MISTYPED = re.compile(r"Expected `(?P<wanted>[^`]*)`(?:, got `(?P<got>\w+)`)?")
+BEYOND = re.compile(r"Expected `(?P<kind>\w+)`(?P<of> of length)? (?P<bound>[<>]= .+)")
+UNLIKE = re.compile(r"Expected `str` matching regex '(?P<pattern>.*)'")
+REFUSED = re.compile(r"Invalid (?:enum )?value '(?P<value>.*)'", re.DOTALL)
+
+WORDS: Mapping[str, str] = {
+    "object": "an object",
+    "array": "an array",
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "a boolean",
+}
+"""msgspec's names of what it expected; `null` goes without saying."""
+
+BEYOND_CODES: Mapping[tuple[str, str], str] = {
+    ("int", ">"): "integer_below_min_value",
+    ("int", "<"): "integer_above_max_value",
+    ("float", ">"): "decimal_below_min_value",
+    ("float", "<"): "decimal_above_max_value",
+    ("array", ">"): "empty_array",
+    ("array", "<"): "array_above_max_length",
+    ("str", "<"): "string_above_max_length",
+    ("object", "<"): "object_above_max_properties",
+}
+
+
+def retell(expected: type, refusal: str) -> InvalidRequest:
+    """What msgspec says when it refuses a body as `expected`, as our error: code and param as `validate` gives them.
+
+    It knows less: of an object's free keys (`metadata`) no name, of a value often no more than its type.
+    """
+    if refusal.startswith(UNKNOWN):
+        return _unknown("", refusal[len(UNKNOWN) : -1], list(expected.__struct_encode_fields__))  # type: ignore[attr-defined]
+    placed = PLACED.fullmatch(refusal)
+    text, path = (placed["text"], placed["path"]) if placed else (refusal, "")
+    if text.startswith(MISSING):
+        return missing(_join(path, text[len(MISSING) : -1]))
+    if found := MISTYPED.fullmatch(text):
+        return _mistyped(path, found["wanted"], found["got"])
+    if found := BEYOND.fullmatch(text):
+        limit = f"Expected {WORDS[found['kind']]}{found['of'] or ''} {found['bound']}."
+        code = BEYOND_CODES.get((found["kind"], found["bound"][0]), "invalid_value")
+        return InvalidRequest(f"Invalid '{path}': {limit}", param=path, code=code)
+    return InvalidRequest(f"Invalid value for '{path}': {_reason(text)}.", param=path or None, code="invalid_value")
+
+
+def _mistyped(path: str, wanted: str, got: str | None) -> InvalidRequest:
+    kind = {"float": "a decimal", "null": "null", None: "something else"}.get(got) or WORDS.get(got or "", "another")
+    if not path:
+        return no_object(kind)
+    kinds = " or ".join(WORDS[each] for each in wanted.split(" | ") if each in WORDS)
+    text = f"Invalid type for '{path}': expected {kinds}, but got {kind} instead."
+    return InvalidRequest(text, param=path, code="invalid_type")
+
+
+def _reason(text: str) -> str:
+    if found := REFUSED.fullmatch(text):
+        return f"{quote(found['value'])} is not one of the supported values"
+    if found := UNLIKE.fullmatch(text):
+        pattern = found["pattern"].replace(r"\\Z", "$")
+        return f"expected a string that matches '{pattern}'"
+    return short(text[:1].lower() + text[1:])

@@ -36,7 +36,7 @@ from chatport.wire.chat import (
 )
 from chatport.wire.errors import InvalidRequest, quote
 from chatport.wire.fields import missing, too_many_items
-from chatport.wire.strict import SchemaSite, check_parameters, check_strict, load_schema, pattern_fault
+from chatport.wire.strict import Patterns, SchemaSite, check_parameters, check_strict, load_schema
 
 
 class DecodeLimits(Struct, frozen=True):
@@ -54,14 +54,23 @@ DEFAULT_LIMITS = DecodeLimits()
 NAMES_SHOWN = 8
 """Names of tools that a message lists as the allowed ones."""
 
-Rule = Callable[[ChatRequest, DecodeLimits], None]
+
+class Allowance(Struct, frozen=True):
+    """What the rules of one request may still look at."""
+
+    limits: DecodeLimits
+    patterns: Patterns
+
+
+Rule = Callable[[ChatRequest, Allowance], None]
 
 
 def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
     """Raises InvalidRequest for the first rule broken."""
+    allowance = Allowance(limits, Patterns())
     for field, rule in RULES.items():
         if getattr(request, field) is not None:
-            rule(request, limits)
+            rule(request, allowance)
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:
@@ -71,7 +80,8 @@ def _invalid(param: str, message: str) -> InvalidRequest:
 # --- Messages (§5) ---------------------------------------------------------------------------------------------------
 
 
-def _messages(request: ChatRequest, limits: DecodeLimits) -> None:
+def _messages(request: ChatRequest, allowance: Allowance) -> None:
+    limits = allowance.limits
     if len(request.messages) > limits.max_messages:
         raise too_many_items("messages", limits.max_messages, len(request.messages))
     for index, message in enumerate(request.messages):
@@ -176,44 +186,44 @@ def _listed(names: list[str]) -> str:
 # --- Tools (§6) ------------------------------------------------------------------------------------------------------
 
 
-def _tools(request: ChatRequest, limits: DecodeLimits) -> None:
+def _tools(request: ChatRequest, allowance: Allowance) -> None:
     for index, tool in enumerate(request.tools or ()):
         if isinstance(tool, FunctionTool):
-            _function(tool.function, f"tools[{index}].function.parameters", limits)
+            _function(tool.function, f"tools[{index}].function.parameters", allowance)
         else:
-            _custom(tool, f"tools[{index}].custom.format.grammar.definition")
+            _custom(tool, f"tools[{index}].custom.format.grammar.definition", allowance.patterns)
 
 
-def _functions(request: ChatRequest, limits: DecodeLimits) -> None:
+def _functions(request: ChatRequest, allowance: Allowance) -> None:
     if request.tools is not None:
         raise _invalid("functions", "'functions' can't be used together with 'tools', which takes its place.")
     for index, function in enumerate(request.functions or ()):
-        _function(function, f"functions[{index}].parameters", limits)
+        _function(function, f"functions[{index}].parameters", allowance)
 
 
-def _function(function: Function, param: str, limits: DecodeLimits) -> None:
+def _function(function: Function, param: str, allowance: Allowance) -> None:
     if function.parameters == NULL:
         return
     site = SchemaSite(f"function '{function.name}'", param, param, "invalid_function_parameters")
-    schema = load_schema(function.parameters, site, limits.max_depth)
+    schema = load_schema(function.parameters, site, allowance.limits.max_depth)
     check_parameters(schema, site)
     if function.strict:
-        check_strict(schema, site)
+        check_strict(schema, site, allowance.patterns)
 
 
-def _custom(tool: CustomTool, param: str) -> None:
+def _custom(tool: CustomTool, param: str, patterns: Patterns) -> None:
     form = tool.custom.format
     if not isinstance(form, GrammarFormat) or form.grammar.syntax != "regex":
         return
-    if reason := pattern_fault(form.grammar.definition):
+    if reason := patterns.fault(form.grammar.definition):
         raise _invalid(
             param,
             f"Invalid grammar for custom tool '{tool.custom.name}': "
-            f"the regex {quote(form.grammar.definition)} does not compile: {reason}.",
+            f"the regex {quote(form.grammar.definition)} is refused: {reason}.",
         )
 
 
-def _tool_choice(request: ChatRequest, _limits: DecodeLimits) -> None:
+def _tool_choice(request: ChatRequest, _allowance: Allowance) -> None:
     choice = request.tool_choice
     if choice is None or choice in ("none", "auto"):
         return
@@ -248,7 +258,7 @@ def _not_offered(param: str, kind: str, name: str, offered: list[str], where: st
     )
 
 
-def _function_call(request: ChatRequest, _limits: DecodeLimits) -> None:
+def _function_call(request: ChatRequest, _allowance: Allowance) -> None:
     choice = request.function_call
     if not isinstance(choice, FunctionName):
         return
@@ -260,7 +270,7 @@ def _function_call(request: ChatRequest, _limits: DecodeLimits) -> None:
 # --- The answer's form (§7, §8) --------------------------------------------------------------------------------------
 
 
-def _response_format(request: ChatRequest, limits: DecodeLimits) -> None:
+def _response_format(request: ChatRequest, allowance: Allowance) -> None:
     form = request.response_format
     if form is None or form.kind == "text":
         return
@@ -269,19 +279,19 @@ def _response_format(request: ChatRequest, limits: DecodeLimits) -> None:
     elif form.json_schema is None:
         raise missing("response_format.json_schema")
     else:
-        _json_schema(form.json_schema, limits)
+        _json_schema(form.json_schema, allowance)
 
 
-def _json_schema(form: JSONSchemaFormat, limits: DecodeLimits) -> None:
+def _json_schema(form: JSONSchemaFormat, allowance: Allowance) -> None:
     path = "response_format.json_schema.schema"
     if form.schema == NULL:
         if form.strict:
             raise missing(path)
         return
     site = SchemaSite(f"response_format '{form.name}'", path, "response_format", "invalid_value")
-    schema = load_schema(form.schema, site, limits.max_depth)
+    schema = load_schema(form.schema, site, allowance.limits.max_depth)
     if form.strict:
-        check_strict(schema, site)
+        check_strict(schema, site, allowance.patterns)
 
 
 LETTERS = re.compile("json", re.IGNORECASE | re.ASCII)
@@ -305,17 +315,17 @@ def _texts(message: Message) -> Iterator[str]:
             yield part.text
 
 
-def _stream_options(request: ChatRequest, _limits: DecodeLimits) -> None:
+def _stream_options(request: ChatRequest, _allowance: Allowance) -> None:
     if not request.stream:
         raise _invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is true.")
 
 
-def _top_logprobs(request: ChatRequest, _limits: DecodeLimits) -> None:
+def _top_logprobs(request: ChatRequest, _allowance: Allowance) -> None:
     if not request.logprobs:
         raise _invalid("top_logprobs", "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.")
 
 
-def _modalities(request: ChatRequest, _limits: DecodeLimits) -> None:
+def _modalities(request: ChatRequest, _allowance: Allowance) -> None:
     if "audio" in (request.modalities or ()) and request.audio is None:
         raise InvalidRequest(
             "Missing required parameter: 'audio', which 'modalities' with 'audio' asks for.",
