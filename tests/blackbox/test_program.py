@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPResponse
 from pathlib import Path
 
-import httpx2
 import psutil
 import pytest
 
@@ -31,20 +35,77 @@ def test_a_stop_lets_running_answers_finish(tmp_path: Path) -> None:
         assert server.process.wait(20) == 0
 
 
-def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    halting = '[[models]]\nid = "echo"\nbackend = "scripted"\nreply = ["a", "b", "c"]\ndelay_ms = 5000\n'
-    with serving(tmp_path, halting) as server:
+HALTING = """
+[server]
+drain_seconds = {drain}
+[[models]]
+id = "echo"
+backend = "scripted"
+reply = ["a", "b", "c"]
+delay_ms = 3000
+"""
+ENDS = pytest.mark.parametrize(
+    ("drain", "signals"),
+    [
+        pytest.param(600, [signal.SIGTERM, signal.SIGINT], id="second signal"),
+        pytest.param(0.2, [signal.SIGTERM], id="drain limit"),
+    ],
+)
+
+
+@ENDS
+def test_a_stream_that_is_cut_short_says_so(tmp_path: Path, drain: float, signals: list[signal.Signals]) -> None:
+    with serving(tmp_path, HALTING.format(drain=drain)) as server:
         api = Api(server)
         with api.http.stream("POST", CREATE, json=request_body({"stream": True})) as response:
             pieces = response.iter_bytes()
             received = next(pieces)
-            server.process.send_signal(signal.SIGTERM)
-            server.process.send_signal(signal.SIGINT)
-            with pytest.raises(httpx2.TransportError):
-                received += b"".join(pieces)
+            end_with(server, signals)
+            received += b"".join(pieces)
         assert b"[DONE]" not in received
+        last = json.loads(received.removesuffix(b"\n\n").rpartition(b"data: ")[2])
+        assert (last["error"]["type"], last["error"]["code"]) == ("service_unavailable", "service_unavailable")
         assert server.process.wait(20) == 0
+        assert " 503 " in access_line(server)
         api.close()
+
+
+@ENDS
+def test_a_request_that_is_cut_short_gets_a_503(tmp_path: Path, drain: float, signals: list[signal.Signals]) -> None:
+    with serving(tmp_path, HALTING.format(drain=drain)) as server, running_request(server) as sock:
+        end_with(server, signals)
+        with closing(HTTPResponse(sock)) as reply:
+            reply.begin()
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+            assert json.load(reply)["error"]["code"] == "service_unavailable"
+        assert server.process.wait(20) == 0
+        assert " 503 " in access_line(server)
+
+
+@contextmanager
+def running_request(server: Server) -> Iterator[socket.socket]:
+    """A connection with a create on it that is being answered: the server's 100 says so."""
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps(request_body({})).encode()
+    head = (
+        f"POST {CREATE} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {server.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=20) as sock:
+        sock.sendall(head.encode())
+        assert sock.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(body)
+        yield sock
+
+
+def end_with(server: Server, signals: list[signal.Signals]) -> None:
+    for number in signals:
+        server.process.send_signal(number)
+
+
+def access_line(server: Server) -> str:
+    (line,) = [line for line in server.log.read_text().splitlines() if f"POST {CREATE} " in line]
+    return line
 
 
 def test_what_was_stored_is_there_after_a_restart(tmp_path: Path) -> None:

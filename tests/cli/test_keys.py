@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from chatport.cli.app import app
+from chatport.cli.keys import opened_keys
+from chatport.config import Config
 
 runner = CliRunner()
-ENTRY = {"id", "name", "prefix", "admin", "models", "created_at", "expires_at", "revoked_at"}
+ENTRY = {"id", "name", "prefix", "admin", "models", "created_at", "expires_at", "revoked_at", "state"}
 
 
 @pytest.fixture(autouse=True)
@@ -68,10 +72,23 @@ def test_revoke_ends_a_key_and_keeps_it_listed(by: str) -> None:
     revoked = json.loads(run("revoke", new[by], "--json"))
     assert revoked.keys() == ENTRY
     assert revoked["revoked_at"] >= new["created_at"]
+    assert (new["state"], revoked["state"]) == ("open", "revoked")
     assert json.loads(run("list", "--json")) == [revoked]
     assert "revoked" in run("list")
     assert run("revoke", new["id"]).startswith(f"Revoked {new['id']} (cli, ")
     assert json.loads(run("list", "--json")) == [revoked]
+
+
+def test_an_expired_key_says_so(home: Path) -> None:
+    async def make() -> None:
+        async with opened_keys(Config(home=home)) as keys:
+            await keys.create(name="trial", now=1000, expires_at=2000)
+            await keys.create(name="longer", now=1000, expires_at=time.time() + 3600)
+
+    asyncio.run(make())
+    states = {entry["name"]: entry["state"] for entry in json.loads(run("list", "--json"))}
+    assert states == {"trial": "expired", "longer": "open"}
+    assert "expired" in run("list")
 
 
 def test_a_model_that_nobody_configured_gets_a_note() -> None:

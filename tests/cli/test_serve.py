@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from typer.testing import CliRunner
 
 from chatport import runtime
@@ -22,7 +23,7 @@ from chatport.cli.app import app
 from chatport.cli.keys import opened_keys
 from chatport.cli.port import refusal
 from chatport.cli.serve import first_keys, start_of
-from chatport.cli.welcome import Start, welcome
+from chatport.cli.welcome import KeysMade, Start, welcome
 from chatport.config import Config, ConfigError, load
 
 KEY, ADMIN_KEY = "sk-mine-0123456789abcdef", "sk-mine-admin-0123456789abcdef"
@@ -176,15 +177,14 @@ def test_without_the_engine_the_sentence_says_how_to_install_it(
 
 
 def test_the_first_start_mints_two_keys_and_the_second_none(scripted: Path) -> None:
-    async def starts() -> list[tuple[str, str] | None]:
+    async def starts() -> list[KeysMade]:
         async with opened_keys(load(scripted, os.environ)) as keys:
             return [await first_keys(keys, {}), await first_keys(keys, {})]
 
     first, second = asyncio.run(starts())
-    assert first is not None
-    assert first[0].startswith("sk-cp-")
-    assert first[1].startswith("sk-cp-admin-")
-    assert second is None
+    assert (first.key or "").startswith("sk-cp-")
+    assert (first.admin_key or "").startswith("sk-cp-admin-")
+    assert second == KeysMade()
 
 
 def test_keys_of_the_environment_are_registered_once_and_nothing_is_minted(tmp_path: Path) -> None:
@@ -193,11 +193,32 @@ def test_keys_of_the_environment_are_registered_once_and_nothing_is_minted(tmp_p
 
     async def starts() -> list[bool]:
         async with opened_keys(config) as keys:
-            assert [await first_keys(keys, environ) for _ in range(2)] == [None, None]
+            first, second = [await first_keys(keys, environ) for _ in range(2)]
+            assert first == KeysMade(registered=("CHATPORT_BOOTSTRAP_KEY", "CHATPORT_BOOTSTRAP_ADMIN_KEY"))
+            assert second == KeysMade()
             assert keys.authenticate(f"Bearer {KEY}", 0).admin is False
             return [row.admin for row in await keys.list()]
 
     assert sorted(asyncio.run(starts())) == [False, True]
+
+
+def test_an_api_key_alone_is_registered_and_the_missing_admin_key_noticed(tmp_path: Path) -> None:
+    environ = {"CHATPORT_BOOTSTRAP_KEY": KEY}
+
+    async def starts() -> list[KeysMade]:
+        async with opened_keys(Config(home=tmp_path)) as keys:
+            made = [await first_keys(keys, environ)]
+            admin = await keys.create(name="admin", now=1, admin=True)
+            await keys.create(name="expired admin", now=1, admin=True, expires_at=2)
+            made.append(await first_keys(keys, environ))
+            await keys.revoke(admin.id, 2)
+            return [*made, await first_keys(keys, environ)]
+
+    assert asyncio.run(starts()) == [
+        KeysMade(registered=("CHATPORT_BOOTSTRAP_KEY",), has_admin=False),
+        KeysMade(),
+        KeysMade(has_admin=False),
+    ]
 
 
 def test_a_bad_key_of_the_environment_is_told_without_repeating_it(tmp_path: Path) -> None:
@@ -213,9 +234,9 @@ def test_a_bad_key_of_the_environment_is_told_without_repeating_it(tmp_path: Pat
 START = Start(
     url="http://127.0.0.1:8000",
     models=(("smollm2-135m", "gpt-4"), ("echo",)),
-    key="sk-cp-abc",
-    admin_key="sk-cp-admin-abc",
+    keys=KeysMade(key="sk-cp-abc", admin_key="sk-cp-admin-abc"),
     mint="/opt/bin/chatport keys create",
+    mint_admin="/opt/bin/chatport keys create --admin",
     bigger="/opt/bin/chatport serve --model /path/to/MODEL.gguf",
 )
 
@@ -246,13 +267,31 @@ def test_the_curl_line_is_one_line_that_a_shell_understands() -> None:
 
 
 def test_a_later_welcome_says_how_to_mint_a_key() -> None:
-    text = welcome(Start(url=START.url, models=START.models, mint=START.mint, bigger=START.bigger))
-    assert "/opt/bin/chatport keys create" in text
+    text = welcome(structs.replace(START, keys=KeysMade()))
+    assert "Keys were made before" in text
+    assert "  /opt/bin/chatport keys create\n" in text
+    assert "--admin" not in text
     assert '"Authorization: Bearer $OPENAI_API_KEY"' in text
 
 
+def test_a_welcome_to_keys_of_the_environment_says_where_they_are_from() -> None:
+    made = KeysMade(registered=("CHATPORT_BOOTSTRAP_KEY", "CHATPORT_BOOTSTRAP_ADMIN_KEY"))
+    text = welcome(structs.replace(START, keys=made))
+    assert "Registered from CHATPORT_BOOTSTRAP_KEY and CHATPORT_BOOTSTRAP_ADMIN_KEY" in text
+    assert "已登记环境变量中的密钥" in text
+    assert "made before" not in text
+    assert "--admin" not in text
+
+
+def test_a_welcome_without_any_admin_key_says_how_to_make_one() -> None:
+    text = welcome(structs.replace(START, keys=KeysMade(has_admin=False)))
+    assert "There is no admin key." in text
+    assert "尚无可用的管理员密钥" in text
+    assert "  /opt/bin/chatport keys create --admin\n" in text
+
+
 def start(config: Config, url: str = "http://127.0.0.1:8000", **environ: str) -> Start:
-    return start_of(config, url, None, environ)
+    return start_of(config, url, KeysMade(), environ)
 
 
 def test_the_small_model_is_not_praised(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 
 from chatport.telemetry import Access
 from chatport.web.app import ROUTES, WebSettings, create_app
+from chatport.web.exchange import Exchange
 from support.memory_port import MemoryPort
 from support.raw_http import Reply, request
 from support.site import FakeServices, chat_body
@@ -164,8 +166,24 @@ async def test_a_bug_is_logged_and_not_shown(port: MemoryPort, caplog: pytest.Lo
     assert (await port.exchange(request(body=chat_body())))[-1].status == 200
 
 
-async def test_a_bug_in_a_stream_cuts_it(port: MemoryPort) -> None:
+async def test_a_bug_in_a_stream_ends_it_with_an_error_frame(port: MemoryPort) -> None:
     reply = await one(port, request(body=chat_body("late_bug")))
+    assert (reply.status, reply.whole) == (200, True)
+    first, last = reply.body.decode().removesuffix("\n\n").split("\n\n")
+    assert first == "data: 1"
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "api_error"
+    assert "secret" not in last
+
+
+async def test_a_bug_behind_the_head_of_a_json_reply_cuts_it(
+    port: MemoryPort, services: FakeServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def half(call: object, sink: Exchange) -> None:
+        await sink.head([(b"content-type", b"application/json"), (b"content-length", b"9")])
+        raise RuntimeError("a secret of the house")
+
+    monkeypatch.setattr(services.answers, "echo", half)
+    reply = await one(port, request(body=chat_body()))
     assert (reply.status, reply.whole) == (200, False)
     assert port.aborted()
 

@@ -47,6 +47,9 @@ async def test_a_preflight_of_an_allowed_page(origins: tuple[str, ...], answer: 
     assert int(reply.headers["access-control-max-age"]) > 0
     assert reply.headers["x-request-id"]
     assert "access-control-allow-credentials" not in reply.headers
+    assert not {"content-length", "transfer-encoding"} & set(reply.headers)
+    asked = "access-control-request-method, access-control-request-headers"
+    assert reply.headers["vary"] == (asked if answer == "*" else f"origin, {asked}")
 
 
 STRANGERS = [((), PAGE), ((PAGE,), "https://evil.example"), ((PAGE,), None), ((PAGE,), "null")]
@@ -56,6 +59,7 @@ STRANGERS = [((), PAGE), ((PAGE,), "https://evil.example"), ((PAGE,), None), ((P
 async def test_a_preflight_of_any_other(origins: tuple[str, ...], origin: str | None) -> None:
     reply = await ask(origins, "OPTIONS", origin=origin, key=None, **PREFLIGHT)
     assert (reply.status, reply.error["code"], allowed(reply)) == (405, "method_not_supported", None)
+    assert ("access-control-request-method" in reply.headers.get("vary", "")) is bool(origins)
 
 
 async def test_replies_and_errors_can_be_read() -> None:

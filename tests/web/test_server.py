@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
@@ -15,7 +16,7 @@ from chatport.web.app import WebSettings, create_app
 from chatport.web.limits import HTTPLimits
 from chatport.web.server import ServerSettings
 from support.ports import ServedPort, serving_app
-from support.raw_http import PATIENCE, RawClient, request
+from support.raw_http import PATIENCE, RawClient, Reply, request
 from support.site import Answers, FakeServices, chat_body
 
 Scenario = Callable[[ServedPort, Answers], Awaitable[None]]
@@ -159,13 +160,71 @@ def test_the_second_signal_ends_at_once(run: Run, caplog: pytest.LogCaptureFixtu
                 await port.task
             assert answers.cancelled == 1
             (reply,) = await client.rest()
-            assert not reply.whole
+            assert_stream_says_stopping(reply)
 
     run(scenario, ServerSettings(drain_seconds=3600))
     assert "1 requests were cut short" in caplog.text
+    assert_logged(caplog, 503)
 
 
-def test_draining_has_an_end(run: Run) -> None:
+def assert_stream_says_stopping(reply: Reply) -> None:
+    first, last = reply.body.decode().removesuffix("\n\n").split("\n\n")
+    assert (reply.status, reply.whole, first) == (200, True, "data: 1")
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "service_unavailable"
+
+
+def assert_logged(caplog: pytest.LogCaptureFixture, status: int) -> None:
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "chatport.access"]
+    assert f" {status} " in line
+
+
+def test_draining_has_an_end_that_streams_hear_of(run: Run) -> None:
+    async def scenario(port: ServedPort, answers: Answers) -> None:
+        async with RawClient(port.number) as client:
+            await client.send(request(body=chat_body("stream")))
+            await client.until(b"data: 1")
+            port.server.should_exit = True
+            (reply,) = await client.rest()
+            assert_stream_says_stopping(reply)
+        await port.task
+        assert answers.cancelled == 1
+
+    run(scenario, ServerSettings(drain_seconds=0.1))
+
+
+def test_a_body_that_is_arriving_when_the_server_ends_gets_its_503(run: Run) -> None:
+    async def scenario(port: ServedPort, answers: Answers) -> None:
+        async with RawClient(port.number) as client, RawClient(port.number) as other:
+            await client.send(request(body=chat_body())[:-9])
+            await other.send(request(body=chat_body()))
+            assert (await other.reply()).status == 200
+            port.server.should_exit = True
+            (reply,) = await client.rest()
+        assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
+        await port.task
+
+    run(scenario, ServerSettings(drain_seconds=0.1))
+
+
+def test_a_client_that_does_not_read_does_not_hold_the_end(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chatport")
+
+    async def scenario(port: ServedPort, answers: Answers) -> None:
+        async with RawClient(port.number) as slow:
+            await slow.send(request(body=chat_body("flood")))
+            await soon(answers.started)
+            port.server.should_exit = True
+            async with asyncio.timeout(PATIENCE):
+                await port.task
+            assert answers.cancelled == 1
+
+    run(scenario, ServerSettings(drain_seconds=0.1))
+    assert_logged(caplog, 503)
+
+
+def test_draining_has_an_end(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chatport")
+
     async def scenario(port: ServedPort, answers: Answers) -> None:
         async with RawClient(port.number) as client:
             await client.send(request(body=chat_body("wait")))
@@ -174,5 +233,9 @@ def test_draining_has_an_end(run: Run) -> None:
             async with asyncio.timeout(PATIENCE):
                 await port.task
             assert answers.cancelled == 1
+            (reply,) = await client.rest()
+            assert (reply.status, reply.error["code"], reply.closes) == (503, "service_unavailable", True)
+            assert reply.headers["retry-after"] == "1"
 
     run(scenario, ServerSettings(drain_seconds=0.1))
+    assert_logged(caplog, 503)

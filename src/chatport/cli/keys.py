@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chatport.store.keys import KeyRow
 
 Result = TypeVar("Result")
+State: TypeAlias = Literal["open", "expired", "revoked"]
 
 keys = typer.Typer(
     help="The keys that open the server: create, list, revoke. A running server notices within a second.",
@@ -42,6 +43,8 @@ class KeyEntry(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None
     revoked_at: int | None
+    state: State
+    """Only an open one lets anybody in."""
 
 
 class NewKeyEntry(KeyEntry, frozen=True, kw_only=True):
@@ -81,6 +84,7 @@ def create(
             created_at=new.created_at,
             expires_at=new.expires_at,
             revoked_at=None,
+            state="open",
             key=new.key,
         )
 
@@ -96,14 +100,15 @@ def create(
 
 @keys.command("list")
 def list_command(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Lists every key, revoked ones too, oldest first.
+    """Lists every key, expired and revoked ones too, oldest first.
 
     The keys themselves are not stored: what is shown is how they begin.
     """
 
     async def work(found: Keys) -> list[KeyEntry]:
-        return [key_entry(row) for row in await found.list()]
+        return [key_entry(row, now) for row in await found.list()]
 
+    now = time.time()
     with told():
         entries = _on_keys(load(config, os.environ), work)
     if as_json:
@@ -127,7 +132,7 @@ def revoke(
 
     async def work(found: Keys) -> KeyEntry:
         row = await found.revoke(key, now)
-        return msgspec.structs.replace(key_entry(row), revoked_at=row.revoked_at or int(now))
+        return key_entry(msgspec.structs.replace(row, revoked_at=row.revoked_at or int(now)), now)
 
     now = time.time()
     with told():
@@ -138,8 +143,15 @@ def revoke(
     typer.echo(f"Revoked {entry.id} ({entry.name}, {entry.prefix}…).")
 
 
-def key_entry(row: KeyRow) -> KeyEntry:
-    """A row without its hash."""
+def key_state(row: KeyRow, now: float) -> State:
+    """Whether a key still lets anybody in. `now`: Unix seconds."""
+    if row.revoked_at is not None:
+        return "revoked"
+    return "expired" if row.expires_at is not None and row.expires_at <= now else "open"
+
+
+def key_entry(row: KeyRow, now: float) -> KeyEntry:
+    """A row without its hash. `now`: Unix seconds."""
     return KeyEntry(
         id=row.id,
         name=row.name,
@@ -149,6 +161,7 @@ def key_entry(row: KeyRow) -> KeyEntry:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        state=key_state(row, now),
     )
 
 
@@ -205,7 +218,7 @@ def _print_table(entries: list[KeyEntry]) -> None:
             entry.id,
             f"{entry.prefix}…",
             "admin" if entry.admin else "api",
-            "revoked" if entry.revoked_at else "open",
+            entry.state,
             entry.name,
             "all" if entry.models is None else ", ".join(entry.models),
         )

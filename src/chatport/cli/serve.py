@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -19,11 +20,12 @@ import typer
 from chatport.backends.llama.catalogue import KNOWN, WeightsError
 from chatport.backends.llama.weights import pull, resolve
 from chatport.cli.endings import Ending, end, store_told, told
+from chatport.cli.keys import key_state
 from chatport.cli.options import ConfigOption, command_line, own_command
 from chatport.cli.port import bound, refusal, url_of
 from chatport.cli.progress import shown_progress
 from chatport.cli.proxies import catching, exemption
-from chatport.cli.welcome import SMALL_MODEL, Start, welcome
+from chatport.cli.welcome import SMALL_MODEL, KeysMade, Start, welcome
 from chatport.config import Config, ConfigError, Fault, LlamaModel, load
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
         found = load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
         with bound(found.server.host, found.server.port) as sock:
             _prepare_home(found)
-            _require_models(found, fetch=found.chosen_by != "file")
+            _require_models(found)
             _run(found, sock)
 
 
@@ -85,22 +87,37 @@ def _prepare_home(config: Config) -> None:
         end(Ending.STORE, f"Can't make the folder {config.home}: {error.strerror}. CHATPORT_HOME names another one.")
 
 
-def _require_models(config: Config, *, fetch: bool) -> None:
+def _require_models(config: Config) -> None:
     """Every model file is here, the catalogue's fetched where nobody configured it. Raises WeightsError."""
     paths = [model.path for model in config.models if isinstance(model, LlamaModel)]
-    if paths and importlib.util.find_spec("xllamacpp") is None:
+    if paths:
+        require_engine()
+    for path in paths:
+        if file_of(path, config) is None:
+            with shown_progress() as progress:
+                pull(path, config.home, progress)
+
+
+def require_engine() -> None:
+    """Raises WeightsError, with the command that installs it, where the engine is missing."""
+    if importlib.util.find_spec("xllamacpp") is None:
         raise WeightsError(
             f"The engine that runs models is not installed. Install it with: {sys.executable} -m pip install "
             "'chatport[embedded]'"
         )
-    for path in paths:
-        try:
-            resolve(path, config.home)
-        except WeightsError:
-            if not fetch or path not in KNOWN:
-                raise
-            with shown_progress() as progress:
-                pull(path, config.home, progress)
+
+
+def file_of(path: str, config: Config) -> Path | None:
+    """A model's file; None for one that is not here and that `serve` fetches, since no file configured it.
+
+    Raises WeightsError where there is nothing to be had.
+    """
+    try:
+        return resolve(path, config.home)
+    except WeightsError:
+        if config.chosen_by == "file" or path not in KNOWN:
+            raise
+        return None
 
 
 def _run(config: Config, sock: socket.socket) -> None:
@@ -109,8 +126,8 @@ def _run(config: Config, sock: socket.socket) -> None:
     from chatport.telemetry import configure_logging  # noqa: PLC0415
 
     async def greet(runtime: Runtime) -> None:
-        first = await first_keys(runtime.keys, os.environ)
-        typer.echo(welcome(start_of(config, url_of(sock), first, os.environ)))
+        made = await first_keys(runtime.keys, os.environ)
+        typer.echo(welcome(start_of(config, url_of(sock), made, os.environ)))
         sys.stdout.flush()
 
     configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
@@ -141,36 +158,40 @@ def _sigterm_obeyed() -> Iterator[None]:
         signal.signal(signal.SIGTERM, earlier)
 
 
-async def first_keys(keys: Keys, environ: Mapping[str, str]) -> tuple[str, str] | None:
+async def first_keys(keys: Keys, environ: Mapping[str, str]) -> KeysMade:
     """Registers the keys that the environment brings along. Where there is none at all, mints an API and an admin key.
 
     Raises ConfigError for a variable that holds no key.
     """
     now = time.time()
+    known = {row.id for row in await keys.list()}
+    registered = []
     for variable, admin in BOOTSTRAP.items():
         if key := environ.get(variable):
             try:
-                await keys.register(key, name="bootstrap admin" if admin else "bootstrap", now=now, admin=admin)
+                row = await keys.register(key, name="bootstrap admin" if admin else "bootstrap", now=now, admin=admin)
             except ValueError as error:
                 raise ConfigError(Fault(key=variable, sentence=str(error))) from error
+            if row.id not in known:
+                registered.append(variable)
     if not await keys.is_empty():
-        return None
+        has_admin = any(row.admin and key_state(row, now) == "open" for row in await keys.list())
+        return KeysMade(registered=tuple(registered), has_admin=has_admin)
     api = await keys.create(name="first", now=now)
     admin_key = await keys.create(name="first admin", now=now, admin=True)
-    return api.key, admin_key.key
+    return KeysMade(key=api.key, admin_key=admin_key.key)
 
 
-def start_of(config: Config, url: str, first: tuple[str, str] | None, environ: Mapping[str, str]) -> Start:
+def start_of(config: Config, url: str, made: KeysMade, environ: Mapping[str, str]) -> Start:
     """What there is to say about this start."""
-    key, admin_key = first or (None, None)
     host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
     variable = catching(environ, host)
     return Start(
         url=url,
         models=tuple((model.id, *model.aliases) for model in config.models),
-        key=key,
-        admin_key=admin_key,
+        keys=made,
         mint=command_line(config, "keys", "create"),
+        mint_admin=command_line(config, "keys", "create", "--admin"),
         small_model=any(isinstance(model, LlamaModel) and model.path == SMALL_MODEL for model in config.models),
         bigger=f"{own_command()} serve --model /path/to/MODEL.gguf",
         replaced_by=str(config.source) if config.chosen_by == "file" else None,

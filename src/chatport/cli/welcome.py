@@ -11,6 +11,18 @@ SMALL_MODEL = "smollm2-135m"
 """The model whose answers nobody should take for the program's measure."""
 
 
+class KeysMade(Struct, frozen=True, kw_only=True):
+    """What this start did about keys. Nothing, as a rule: they were made before."""
+
+    key: str | None = None
+    """The first API key, where one was minted just now."""
+    admin_key: str | None = None
+    registered: tuple[str, ...] = ()
+    """The environment's variables whose keys were new."""
+    has_admin: bool = True
+    """Whether there is an admin key that lets somebody in."""
+
+
 class Start(Struct, frozen=True, kw_only=True):
     """All that the words depend on."""
 
@@ -18,11 +30,11 @@ class Start(Struct, frozen=True, kw_only=True):
     """Without a path."""
     models: tuple[tuple[str, ...], ...]
     """Each model's names, its id first."""
-    key: str | None = None
-    """The first API key, where one was minted just now."""
-    admin_key: str | None = None
+    keys: KeysMade = KeysMade()
     mint: str
     """The command that makes another key."""
+    mint_admin: str
+    """The same for an admin key."""
     small_model: bool = False
     bigger: str
     """The command that serves a bigger model."""
@@ -46,20 +58,32 @@ def _where(start: Start) -> str:
 
 
 def _keys(start: Start) -> str:
-    if start.key is None:
-        return f"Keys were made before and are stored only as hashes. 密钥已存在，需要新密钥请运行：\n  {start.mint}"
+    made = start.keys
+    if made.key is None:
+        return "\n".join(_known_keys(start))
     lines = ["First keys, shown only this once; just their hashes are stored. 首批密钥，仅显示这一次，请立即保存："]
-    lines.append(f"  API key    密钥        {start.key}")
-    if start.admin_key is not None:
-        lines.append(f"  admin key  管理员密钥  {start.admin_key}")
+    lines.append(f"  API key    密钥        {made.key}")
+    if made.admin_key is not None:
+        lines.append(f"  admin key  管理员密钥  {made.admin_key}")
     return "\n".join(lines)
+
+
+def _known_keys(start: Start) -> Iterator[str]:
+    if names := " and ".join(start.keys.registered):
+        yield f"Registered from {names}; only hashes are stored. 已登记环境变量中的密钥，需要新密钥请运行："
+    else:
+        yield "Keys were made before and are stored only as hashes. 密钥已存在，需要新密钥请运行："
+    yield f"  {start.mint}"
+    if not start.keys.has_admin:
+        yield "There is no admin key. To make one, run: 尚无可用的管理员密钥，需要时请运行："
+        yield f"  {start.mint_admin}"
 
 
 def _setting(start: Start) -> str:
     return (
         "The SDKs read address and key from here. SDK 从这两个环境变量读取地址和密钥：\n"
         f"  export OPENAI_BASE_URL={start.url}/v1\n"
-        f"  export OPENAI_API_KEY={start.key or 'sk-cp-...'}"
+        f"  export OPENAI_API_KEY={start.keys.key or 'sk-cp-...'}"
     )
 
 
@@ -69,7 +93,7 @@ def _trying(start: Start) -> str:
     return (
         "Try it. 试一试：\n"
         f"  curl {start.url}/v1/chat/completions -H 'Content-Type: application/json' "
-        f'-H "Authorization: Bearer {start.key or "$OPENAI_API_KEY"}" -d {_quoted(body)}'
+        f'-H "Authorization: Bearer {start.keys.key or "$OPENAI_API_KEY"}" -d {_quoted(body)}'
     )
 
 

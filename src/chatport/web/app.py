@@ -17,10 +17,11 @@ from chatport.delivery import as_api_error
 from chatport.telemetry import REQUEST_ID
 from chatport.web import chat, health, models, openapi, stored
 from chatport.web.cors import answer_preflight, cors_headers, is_preflight
-from chatport.web.exchange import Exchange
+from chatport.web.exchange import CLIENT_LEFT, Exchange
 from chatport.web.routing import Routes
 from chatport.web.site import Route, Services, Site, WebSettings
-from chatport.wire.errors import MethodNotAllowed
+from chatport.web.turn import stopping
+from chatport.wire.errors import MethodNotAllowed, Unavailable
 
 __all__ = ["ROUTES", "Services", "WebSettings", "create_app"]
 
@@ -57,16 +58,19 @@ class App:
         exchange = Exchange(cast("HTTPScope", scope), receive, send)
         REQUEST_ID.set(exchange.id)  # no need to reset: the task is this request's own
         exchange.extra += cors_headers(exchange, self._site.settings.cors_origins)
-        left = False
+        cancelled: int | None = None
         try:
             await self._answer(exchange)
         except asyncio.CancelledError:
-            left = True
+            cancelled = CLIENT_LEFT
+            if exchange.cut_short:
+                cancelled = Unavailable.status
+                await exchange.fail(stopping())
             raise
         except Exception as exc:  # noqa: BLE001  the last chance to answer at all
             await exchange.fail(as_api_error(exc))
         finally:
-            exchange.log(left=left)
+            exchange.log(cancelled=cancelled)
 
     async def _answer(self, exchange: Exchange) -> None:
         found = self._routes.find(exchange.raw_path)

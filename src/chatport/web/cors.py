@@ -10,6 +10,9 @@ from chatport.web.exchange import Exchange, Headers
 
 ANY = "*"
 
+ASKED = [b"access-control-request-method", b"access-control-request-headers"]
+"""What else the reply to OPTIONS depends on: whether it is a preflight, and which headers it wants to send."""
+
 PREFLIGHT_SECONDS = 7200
 """A browser may remember a preflight's answer. Chromium's own upper limit."""
 
@@ -38,16 +41,15 @@ def cors_headers(exchange: Exchange, origins: tuple[str, ...]) -> Headers:
     """What a reply to this request must say to a browser; empty where CORS is off."""
     if not origins:
         return []
-    if ANY in origins:
-        return [(b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", EXPOSED)]
-    vary = (b"vary", b"origin")
-    origin = exchange.header(b"origin")
+    depends = ([] if ANY in origins else [b"origin"]) + (ASKED if exchange.method == "OPTIONS" else [])
+    vary = [(b"vary", b", ".join(depends))] if depends else []
+    origin = ANY if ANY in origins else exchange.header(b"origin")
     if origin is None or origin not in origins:
-        return [vary]
+        return vary
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         (b"access-control-expose-headers", EXPOSED),
-        vary,
+        *vary,
     ]
 
 

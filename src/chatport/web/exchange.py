@@ -8,14 +8,19 @@ from collections.abc import Iterable
 import msgspec
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+from chatport.delivery import EVENT_STREAM
 from chatport.pipeline import API_VERSION
 from chatport.policy.keys import Caller
 from chatport.telemetry import SHOWN, Access, log_access, new_request_id
+from chatport.web.turn import CUT_SHORT
+from chatport.wire import sse
 from chatport.wire.errors import ApiError, BodyTooLarge, InvalidRequest, quote
 
 Headers = list[tuple[bytes, bytes]]
 
 JSON = b"application/json"
+
+NO_CONTENT = 204
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client did not wait for its reply. Precedent: nginx."""
@@ -55,9 +60,17 @@ class Exchange:
         self.model: str | None = None
         self.status = 0
         """Of the reply whose head has left; 0 before that."""
+        self._streams = False
+        """The head of an event stream has left, its end has not."""
+        self._scope = scope
         self._headers = by_name(scope["headers"])
         self._receive = receive
         self._send = send
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether the server ends this request; a cancellation says otherwise that the client has left."""
+        return CUT_SHORT in (self._scope.get("extensions") or {})
 
     @property
     def milliseconds(self) -> float:
@@ -103,8 +116,9 @@ class Exchange:
     # --- The reply ---------------------------------------------------------------------------------------------------
 
     async def reply(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        """A whole reply."""
-        await self._start(status, [*headers, (b"content-length", b"%d" % len(body))])
+        """A whole reply. A 204 has no body, and must not say how long that is (RFC 9110 §8.6)."""
+        length = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(body))]
+        await self._start(status, [*headers, *length])
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def reply_json(self, value: object, status: int = 200) -> None:
@@ -112,16 +126,20 @@ class Exchange:
         await self.reply(status, _encoder.encode(value), [(b"content-type", JSON)])
 
     async def fail(self, error: ApiError) -> None:
-        """The error as the reply; where a head has left already, the reply stays cut short."""
+        """The error as the reply, or as the end of the stream that has begun; any other reply stays cut short."""
         if self.status == 0:
             headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
             if self.creates:
                 headers += [(b"openai-processing-ms", b"%d" % self.milliseconds), (b"openai-version", API_VERSION)]
             await self.reply(error.status, error.body(), [(b"content-type", JSON), *headers])
+        elif self._streams:
+            await self.data(sse.error_frame(error))
+            await self.end()
 
     async def head(self, headers: Headers) -> None:
         """Sink: status 200 and these headers."""
         await self._start(200, headers)
+        self._streams = (b"content-type", EVENT_STREAM) in headers
 
     async def data(self, data: bytes) -> None:
         """Sink: one frame of a stream, or the whole body."""
@@ -130,19 +148,20 @@ class Exchange:
     async def end(self) -> None:
         """Sink: nothing follows."""
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        self._streams = False
 
     async def _start(self, status: int, headers: Headers) -> None:
         head = [*headers, (b"x-request-id", self.id.encode()), *self.extra]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         self.status = status
 
-    def log(self, *, left: bool) -> None:
-        """The request's line; `left`: the client did not wait for the end."""
+    def log(self, *, cancelled: int | None) -> None:
+        """The request's line; `cancelled`: the status that says why, of one that was."""
         log_access(
             Access(
                 method=self.method,
                 path=self.raw_path[:SHOWN].decode("latin-1"),
-                status=CLIENT_LEFT if left else self.status,
+                status=cancelled or self.status,
                 ms=self.milliseconds,
                 request_id=self.id,
                 key_id=self.key_id,

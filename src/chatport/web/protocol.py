@@ -35,7 +35,7 @@ from uvicorn.server import ServerState
 
 from chatport.telemetry import Access, log_access, new_request_id
 from chatport.web.limits import HTTPConfig
-from chatport.web.turn import Headers, Turn, response_head
+from chatport.web.turn import Headers, Turn, response_head, stopping
 from chatport.wire.errors import ApiError, BodyTooLarge, InternalError, InvalidRequest, Unavailable, quote
 
 MAX_HEADERS = 128
@@ -155,7 +155,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         if self._last:
-            raise Unavailable("The server is stopping.")
+            raise stopping()
         if len(self._waiting) >= MAX_WAITING:
             raise InvalidRequest(f"More than {MAX_WAITING} requests wait for their turn on this connection.")
         self._reading = Reading.HEAD
@@ -370,6 +370,11 @@ class Connection(HttpToolsProtocol):
         self._running.keep_alive = False
         if self._incoming is not self._running:
             self._deaf = True
+
+    def cut_short(self) -> None:
+        """The time for running requests is over: the one here is told so, then the connection ends by itself."""
+        if self._running is not None:
+            self._running.cut_short()
 
     def sweep(self, now: float) -> None:
         """Ends what has been waited for too long. `now`: loop time."""

@@ -1,8 +1,8 @@
 """Runs an application on a bound socket until a signal ends it.
 
 SIGTERM or Ctrl-C: the port is closed, idle connections too, what is being answered is answered for up to
-`drain_seconds`. A second signal ends that at once. Either way each request's task is cancelled through its connection,
-as if the client had left, and has `SETTLE_SECONDS` to put things in order.
+`drain_seconds`. A second signal ends that at once. Either way each request's task is cancelled through its connection:
+it has `FAREWELL_SECONDS` to tell its client, with a 503 or in its stream, and `SETTLE_SECONDS` to put things in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import cast
@@ -28,6 +28,9 @@ from chatport.web.protocol import Connection
 
 LISTEN_BACKLOG = 2048
 """Connections the kernel keeps while we are busy. Precedent: uvicorn; Linux cuts it to net.core.somaxconn."""
+
+FAREWELL_SECONDS = 0.25
+"""For the clients of requests that are cut short to hear of it; those that don't read by then are cut off."""
 
 SETTLE_SECONDS = 5.0
 """For the tasks of requests that were cut short at the end."""
@@ -103,26 +106,31 @@ class Server(uvicorn.Server):
             sock.close()
         for connection in list(self.connections):
             connection.shutdown()
-        await self._drain()
-        await self._cut_short()
-
-    async def _drain(self) -> None:
-        """Until nothing runs, the time is over, or a second signal came."""
         if tasks := self.server_state.tasks:
             log.info("stopping: %d running requests have up to %g s", len(tasks), self.settings.drain_seconds)
+        await self._drained(self.settings.drain_seconds, unless=lambda: self.force_exit)
+        await self._cut_short()
+
+    async def _drained(self, seconds: float, unless: Callable[[], bool] = lambda: False) -> None:
+        """Waits until nothing runs and every connection is closed, the time is over, or `unless` says so."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.settings.drain_seconds
-        while (self.connections or self.server_state.tasks) and loop.time() < deadline and not self.force_exit:
+        deadline = loop.time() + seconds
+        while (self.connections or self.server_state.tasks) and loop.time() < deadline and not unless():
             await asyncio.sleep(DRAIN_POLL)
             self._sweep()
 
     async def _cut_short(self) -> None:
-        """Ends what is still there: a connection that is lost cancels its request."""
+        """Ends what is still there: each request is cancelled and tells its client, then connections are cut off."""
+        await asyncio.sleep(0)  # a task that has not begun could not answer its cancellation
+        if tasks := set(self.server_state.tasks):
+            log.warning("stopping: %d requests were cut short", len(tasks))
+        for connection in list(self.connections):
+            connection.cut_short()
+        await self._drained(FAREWELL_SECONDS)
         for connection in list(self.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
         if tasks := set(self.server_state.tasks):
-            log.warning("stopping: %d requests were cut short", len(tasks))
             await asyncio.wait(tasks, timeout=SETTLE_SECONDS)
 
     @contextmanager

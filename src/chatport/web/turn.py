@@ -16,7 +16,7 @@ from typing import Protocol
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from chatport.wire.errors import ApiError
+from chatport.wire.errors import ApiError, Unavailable
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,6 +25,17 @@ HOLD_BYTES = 16 * 1024
 """What is held back of a reply until the loop's turn ends, at most."""
 
 WITHOUT_BODY = frozenset({204, 304})
+
+CUT_SHORT = "chatport.cut_short"
+"""The extension in a scope whose task was cancelled because the server ends: the client is there and can be told."""
+
+STOP_RETRY = 1.0
+"""Seconds until a client may ask again: the next process, or the one beside this, answers then."""
+
+
+def stopping() -> Unavailable:
+    """What a request hears that the server ends before it could be answered."""
+    return Unavailable("The server is stopping.", retry_after=STOP_RETRY)
 
 
 class Framing(Enum):
@@ -88,6 +99,7 @@ class Turn:
         """The application has the last piece of the body."""
         self._fault: ApiError | None = None
         self._gone = False
+        self._cut = False
         self._wake: asyncio.Future[None] | None = None
         self._started = False
         self._held: list[bytes] = []
@@ -128,6 +140,13 @@ class Turn:
     def client_left(self) -> None:
         """Nobody waits for the reply any more: cancels the task that makes it. Called once."""
         self._gone = True
+        if self._task is not None and not self._cut:
+            self._task.cancel()
+
+    def cut_short(self) -> None:
+        """The server ends now: cancels the task, which has a moment to say so. Called once, before `client_left`."""
+        self._cut = True
+        self.scope["extensions"] = {CUT_SHORT: {}}
         if self._task is not None:
             self._task.cancel()
 
