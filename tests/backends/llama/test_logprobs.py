@@ -19,6 +19,10 @@ F0, X9F, X8E, X89, A, END, B, E_ACUTE = range(8)
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
+    return vocabulary_of("llama", TOKENS, TYPES)
+
+
+def vocabulary_of(tokenizer: str, tokens: list[bytes], types: list[int]) -> Vocabulary:
     return Vocabulary(
         ModelFile(
             path=Path("m.gguf"),
@@ -26,9 +30,9 @@ def vocabulary() -> Vocabulary:
             architecture="llama",
             context_length=64,
             chat_template=None,
-            tokenizer="llama",
-            tokens=TOKENS,
-            token_types=TYPES,
+            tokenizer=tokenizer,
+            tokens=tokens,
+            token_types=types,
             bos_id=None,
             eos_id=END,
         )
@@ -83,6 +87,14 @@ def test_a_gap_is_filled_with_the_tokens_whose_bytes_follow(vocabulary: Vocabula
     assert log.ids == [A, F0, X9F, X8E]
     assert [generated for generated, _ in oracle.asked] == [[A], [A, F0], [A, F0, X9F]]
     assert [top.token for top in items[0].top_logprobs] == ["a"], "what was likelier at that place"
+
+
+def test_a_gap_is_split_only_as_the_vocabulary_can() -> None:
+    """A space alone is whole, and would have been told of; after the byte F0 alone nothing says the two that follow."""
+    tokens = [b" ", b" \xf0", b" \xf0\x9f", b"\x8e", b"\x89", b"a"]
+    log = TokenLog(vocabulary_of("raw", tokens, [1] * len(tokens)), 0)
+    items = log.fill(2, " 🎉", entry(4), Oracle(5, 0, 1, 2, 3))
+    assert [bytes(item.bytes or ()) for item in items] == [b" \xf0\x9f", b"\x8e"]
 
 
 def test_a_rare_token_is_looked_for_among_all(vocabulary: Vocabulary) -> None:

@@ -4,8 +4,8 @@ The engine says nothing of a token that ends inside a character: the bytes of "ð
 has an entry. But it says how many tokens it has sampled, so the gap shows; and the text that comes after the gap holds
 the bytes of the tokens in it. What is missing is then asked for: with the answer so far as the prompt and some plain
 token forced, the probabilities at that place are told, and in them the token whose bytes these are, with its logprob.
-Where bytes could be split in several ways, or nothing follows (the answer was cut inside a character), the likeliest
-token is taken that fits, which at temperature 0 is the one that was sampled.
+Where the bytes can be split into so many tokens in several ways, or nothing follows (the answer was cut inside a
+character), the likeliest token is taken that fits, which at temperature 0 is the one that was sampled.
 
 Joined, the items' bytes are the content: a control token (the end of the turn) has none. Logprobs are the model's own,
 before temperature, bias and penalties.
@@ -73,10 +73,11 @@ class TokenLog:
 
         def fits(token: int) -> bool:
             content = self._vocabulary.says(token)
-            if missing is None:
-                return bool(content) and not _is_whole(self._tail + content)
-            rest = missing[len(content) :]
-            return bool(content) and missing.startswith(content) and (len(rest) >= left if left else not rest)
+            if not content or _is_whole(self._tail + content):
+                return False  # the engine would have told of it
+            return missing is None or (
+                missing.startswith(content) and self._vocabulary.splits(missing[len(content) :], left)
+            )
 
         for wanted in (max(ASKED_FIRST, self._top), len(self._vocabulary)):
             ranked = ask(self.ids, wanted)

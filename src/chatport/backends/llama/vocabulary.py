@@ -58,6 +58,20 @@ class Vocabulary:
         return max(map(len, self._tokens), default=1)
 
     @cached_property
+    def _fragments(self) -> frozenset[bytes]:
+        """What those tokens say that are not whole characters."""
+        return frozenset(said for token in range(len(self)) if not _is_text(said := self.says(token)))
+
+    def splits(self, content: bytes, tokens: int) -> bool:
+        """Whether the inside of a character can be said by exactly so many tokens."""
+        if not tokens:
+            return not content
+        return any(
+            content[:size] in self._fragments and self.splits(content[size:], tokens - 1)
+            for size in range(1, len(content) - tokens + 2)
+        )
+
+    @cached_property
     def plain_tokens(self) -> tuple[int, int]:
         """Two tokens that say one letter each, for where any token will do that is whole."""
         letters = (token for token in range(len(self)) if len(said := self.says(token)) == 1 and said.isalpha())
@@ -68,6 +82,14 @@ class Vocabulary:
 
     def _type(self, token: int) -> int:
         return self._types[token] if token < len(self._types) else 1
+
+
+def _is_text(said: bytes) -> bool:
+    try:
+        said.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _as_it_is(token: bytes) -> bytes:
