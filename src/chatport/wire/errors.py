@@ -98,9 +98,10 @@ class ContextExceeded(InvalidRequest):
 
     def __init__(self, context: int, prompt_tokens: int, *, at_least: bool = False) -> None:
         """at_least: the prompt was not counted to its end."""
+        counted = f"at least {prompt_tokens}" if at_least else f"{prompt_tokens}"
         super().__init__(
             f"This model's maximum context length is {context} tokens. "
-            f"However, your messages resulted in {'at least ' * at_least}{prompt_tokens} tokens. Please reduce the length of the messages.",
+            f"However, your messages resulted in {counted} tokens. Please reduce the length of the messages.",
             param="messages",
         )
 
