@@ -15,6 +15,7 @@ from typing import Protocol
 
 from chatport.targets import Bound, Target
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.stream import Envelope, collect
 
 Chunks = AbstractAsyncContextManager[AsyncIterator[ChatChunk]]
 
@@ -45,3 +46,11 @@ class Backend(Protocol):
     async def close(self) -> None:
         """Ends what is running and gives everything back. Idempotent."""
         ...
+
+
+async def complete_by_streaming(backend: Backend, target: Target, request: ChatRequest, bound: Bound) -> ChatCompletion:
+    """`complete` for a backend that makes its answers chunk by chunk: the same answer, and cancelled as promptly. Id
+    and time are left empty; the pipeline gives every completion its own."""
+    envelope = Envelope("", 0, target.model, target.fingerprint)
+    async with backend.stream(target, request, bound) as chunks:
+        return await collect(envelope, request.choices, chunks)

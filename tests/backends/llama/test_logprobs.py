@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chatport.backends.llama.gguf import ModelFile
 from chatport.backends.llama.logprobs import LOWEST, TokenLog
 from chatport.backends.llama.vocabulary import Vocabulary
+from support.vocabularies import vocabulary_of
 
 TOKENS = [b"<0xF0>", b"<0x9F>", b"<0x8E>", b"<0x89>", b"a", b"</s>", b"b", "é".encode()]
 TYPES = [6, 6, 6, 6, 1, 3, 1, 1]
@@ -19,24 +18,7 @@ F0, X9F, X8E, X89, A, END, B, E_ACUTE = range(8)
 
 @pytest.fixture
 def vocabulary() -> Vocabulary:
-    return vocabulary_of("llama", TOKENS, TYPES)
-
-
-def vocabulary_of(tokenizer: str, tokens: list[bytes], types: list[int]) -> Vocabulary:
-    return Vocabulary(
-        ModelFile(
-            path=Path("m.gguf"),
-            digest="",
-            architecture="llama",
-            context_length=64,
-            chat_template=None,
-            tokenizer=tokenizer,
-            tokens=tokens,
-            token_types=types,
-            bos_id=None,
-            eos_id=END,
-        )
-    )
+    return vocabulary_of("llama", *TOKENS, types=TYPES)
 
 
 def entry(token: int, logprob: float = -1.0, top: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
@@ -92,7 +74,7 @@ def test_a_gap_is_filled_with_the_tokens_whose_bytes_follow(vocabulary: Vocabula
 def test_a_gap_is_split_only_as_the_vocabulary_can() -> None:
     """A space alone is whole, and would have been told of; after the byte F0 alone nothing says the two that follow."""
     tokens = [b" ", b" \xf0", b" \xf0\x9f", b"\x8e", b"\x89", b"a"]
-    log = TokenLog(vocabulary_of("raw", tokens, [1] * len(tokens)), 0)
+    log = TokenLog(vocabulary_of("raw", *tokens), 0)
     items = log.fill(2, " 🎉", entry(4), Oracle(5, 0, 1, 2, 3))
     assert [bytes(item.bytes or ()) for item in items] == [b" \xf0\x9f", b"\x8e"]
 

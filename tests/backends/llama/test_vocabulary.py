@@ -6,25 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chatport.backends.llama.gguf import ModelFile, read
+from chatport.backends.llama.gguf import read
 from chatport.backends.llama.vocabulary import Vocabulary
-
-
-def vocabulary(tokenizer: str, *tokens: bytes, types: list[int] | None = None) -> Vocabulary:
-    return Vocabulary(
-        ModelFile(
-            path=Path("m.gguf"),
-            digest="",
-            architecture="llama",
-            context_length=64,
-            chat_template=None,
-            tokenizer=tokenizer,
-            tokens=list(tokens),
-            token_types=types if types is not None else [1] * len(tokens),
-            bos_id=None,
-            eos_id=None,
-        )
-    )
+from support.vocabularies import vocabulary_of
 
 
 @pytest.mark.parametrize(
@@ -40,29 +24,29 @@ def vocabulary(tokenizer: str, *tokens: bytes, types: list[int] | None = None) -
     ],
 )
 def test_spellings(tokenizer: str, token: bytes, content: bytes) -> None:
-    assert vocabulary(tokenizer, token).says(0) == content
+    assert vocabulary_of(tokenizer, token).says(0) == content
 
 
 def test_control_tokens_say_nothing() -> None:
-    words = vocabulary("gpt2", b"<s>", b"<|end|>", b"a", b"<b>", types=[3, 1, 1, 4])
+    words = vocabulary_of("gpt2", b"<s>", b"<|end|>", b"a", b"<b>", types=[3, 1, 1, 4])
     assert [words.says(token) for token in range(4)] == [b"", b"", b"a", b"<b>"]
     assert words.control_texts == {"<s>", "<|end|>"}
 
 
 def test_tokens_nobody_knows_say_nothing() -> None:
-    words = vocabulary("gpt2", b"a")
+    words = vocabulary_of("gpt2", b"a")
     assert (words.says(7), words.says(-1), words.spelling(None), words.spelling(9)) == (b"", b"", "", "")
 
 
 def test_every_byte_has_a_letter() -> None:
     letters = {chr(byte) for byte in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))}
     letters |= {chr(256 + n) for n in range(256 - len(letters))}
-    words = vocabulary("gpt2", *(letter.encode() for letter in letters))
+    words = vocabulary_of("gpt2", *(letter.encode() for letter in letters))
     assert {words.says(token) for token in range(256)} == {bytes([byte]) for byte in range(256)}
 
 
 def test_plain_tokens_are_two_letters() -> None:
-    words = vocabulary("gpt2", b"<s>", b"ab", b"1", b"x", b"y", types=[3, 1, 1, 1, 1])
+    words = vocabulary_of("gpt2", b"<s>", b"ab", b"1", b"x", b"y", types=[3, 1, 1, 1, 1])
     assert words.plain_tokens == (3, 4)
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from secrets import token_hex
 from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
 
+from chatport.backends.base import complete_by_streaming
 from chatport.backends.llama.admission import Admission
 from chatport.backends.llama.answer import Answer, Room
 from chatport.backends.llama.engine import BATCH, Engine, EngineSettings
@@ -35,7 +34,6 @@ from chatport.wire.chat import (
     Usage,
 )
 from chatport.wire.errors import ContextExceeded, Unavailable
-from chatport.wire.stream import Envelope, collect
 
 FEATURES: Final = frozenset({Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.CHOICES})
 """What an embedded model honours beyond text."""
@@ -116,9 +114,7 @@ class LlamaBackend:
 
     async def complete(self, target: Target, request: ChatRequest, bound: Bound) -> ChatCompletion:
         """The whole answer: streamed and joined, so that it can be cancelled as well."""
-        envelope = Envelope(f"chatcmpl-{token_hex(12)}", int(time.time()), target.model, self.fingerprint)
-        async with self.stream(target, request, bound) as chunks:
-            return await collect(envelope, request.choices, chunks)
+        return await complete_by_streaming(self, target, request, bound)
 
     @asynccontextmanager
     async def stream(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from secrets import token_hex
 from typing import Final
 
+from chatport.backends.base import complete_by_streaming
 from chatport.backends.scripted.script import prompt_tokens, write
 from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest, ChunkChoice, Delta, Usage
 from chatport.wire.errors import ApiError, ContextExceeded, InternalError, InvalidRequest, RateLimited, Unavailable
-from chatport.wire.stream import Envelope, collect
 
 FEATURES: Final = EVERY_FEATURE - {Feature.AUDIO_OUTPUT, Feature.WEB_SEARCH, Feature.MODERATION}
 """What it honours: everything that can be done with text."""
@@ -58,9 +56,7 @@ class ScriptedBackend:
 
     async def complete(self, target: Target, request: ChatRequest, bound: Bound) -> ChatCompletion:
         """The whole answer; it takes as long as streaming it."""
-        envelope = Envelope(f"chatcmpl-{token_hex(12)}", int(time.time()), target.model, target.fingerprint)
-        async with self.stream(target, request, bound) as chunks:
-            return await collect(envelope, request.choices, chunks)
+        return await complete_by_streaming(self, target, request, bound)
 
     @asynccontextmanager
     async def stream(
