@@ -41,7 +41,7 @@ async def test_it_knows_the_capital_of_france(backend: LlamaBackend) -> None:
     reply = await answer(backend, ask())
     assert reply.choices[0].message.content == "The capital of France is Paris."
     assert reply.choices[0].finish_reason == "stop"
-    assert reply.system_fingerprint == backend.fingerprint
+    assert reply.system_fingerprint == TARGET.fingerprint
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (27, 8), "the end of the turn counts"
 
 
