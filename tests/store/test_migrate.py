@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from sqlalchemy import Connection, text
 from chatport.store import open_store
 from chatport.store.database import Database
 from chatport.store.errors import StoreIncompatible
-from chatport.store.migrate import MIGRATIONS, migrate, revision
+from chatport.store.migrate import MIGRATIONS, create, migrate, revision, upgrade
 from chatport.store.schema import HEAD, metadata
 
 
@@ -26,10 +27,23 @@ def differences(connection: Connection) -> list[object]:
     return list(compare_metadata(context, metadata))
 
 
-async def test_migrations_lead_to_the_schema(database: Database) -> None:
-    await database.write(migrate)
+def rows(connection: Connection) -> dict[str, list[tuple[object, ...]]]:
+    return {name: [tuple(row) for row in connection.execute(table.select())] for name, table in metadata.tables.items()}
+
+
+def upgrade_from_nothing(connection: Connection) -> None:
+    upgrade(connection, None)
+
+
+@pytest.mark.parametrize("way", [create, upgrade_from_nothing])
+async def test_both_ways_lead_to_the_schema(database: Database, way: Callable[[Connection], None]) -> None:
+    await database.write(way)
     assert await database.read(differences) == []
     assert await database.read(revision) == HEAD
+    assert {name: found for name, found in (await database.read(rows)).items() if found} == {
+        "alembic_version": [(HEAD,)],
+        "revisions": [("keys", 0)],
+    }
 
 
 async def test_the_comparison_would_see_a_difference(database: Database) -> None:
@@ -91,7 +105,7 @@ async def test_many_processes_may_open_a_new_database_at_once(empty_url: str) ->
     assert [(out.strip(), err.decode()) for out, err in answers] == [(b"0", "")] * 4
 
 
-def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path: Path) -> None:
+def test_a_database_that_is_new_or_up_to_date_is_opened_without_alembic(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys\n"
         "from chatport.store import open_store\n"
@@ -102,4 +116,4 @@ def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path: Path)
     )
     command = [sys.executable, "-c", program, f"sqlite:///{tmp_path}/once.db"]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() for _ in range(2)]
-    assert runs == ["True", "False"]
+    assert runs == ["False", "False"]

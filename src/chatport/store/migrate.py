@@ -1,7 +1,8 @@
 """Brings a database to the newest schema, once, whichever process comes first.
 
-Alembic keeps the list (`migrations/versions/`; a released one is never edited) and costs 170 ms to import, so it is
-imported only where a database is behind.
+Alembic keeps the list (`migrations/versions/`; a released one is never edited) and costs 170 ms and 11 MB to import, so
+it is imported only where a database is behind. An empty one gets the newest schema at once; a test holds that both ways
+lead to the same.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from chatport.store.errors import StoreIncompatible
-from chatport.store.schema import HEAD
+from chatport.store.schema import FIRST_ROWS, HEAD, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -28,16 +29,27 @@ def revision(connection: Connection) -> str | None:
 
 
 def migrate(connection: Connection) -> None:
-    """Runs, in the caller's transaction, the migrations that the database lacks. Raises StoreIncompatible."""
+    """Brings the database to the newest schema, in the caller's transaction. Raises StoreIncompatible."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     found = revision(connection)
     if found == HEAD:  # another process was faster
         return
-    _upgrade(connection, found)
+    if found is None:
+        create(connection)
+    else:
+        upgrade(connection, found)
 
 
-def _upgrade(connection: Connection, found: str | None) -> None:
+def create(connection: Connection) -> None:
+    """The newest schema in an empty database."""
+    metadata.create_all(connection)
+    for table, row in FIRST_ROWS:
+        connection.execute(table.insert().values(row))
+
+
+def upgrade(connection: Connection, found: str | None) -> None:
+    """The migrations that follow the revision found, all of them for None. Raises StoreIncompatible."""
     # Imported here: only a database that is behind pays for it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415

@@ -17,6 +17,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
+    String,
     Table,
     Text,
     TypeDecorator,
@@ -24,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 
 HEAD = "0001"
-"""The newest migration's revision, so that a database that has it is opened without importing Alembic."""
+"""The newest migration's revision, so that a database that has it, or nothing at all, is opened without Alembic."""
 
 metadata = MetaData(
     naming_convention={
@@ -107,6 +109,20 @@ replays = Table(
     Column("body", LargeBinary, nullable=False),
     Column("created_at", BigInteger, nullable=False, index=True),
 )
+
+# Alembic's own, in its own form.
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+FIRST_ROWS: list[tuple[Table, dict[str, object]]] = [
+    (revisions, {"topic": "keys", "revision": 0}),
+    (alembic_version, {"version_num": HEAD}),
+]
+"""What a new database holds."""
 
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

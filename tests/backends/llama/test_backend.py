@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from chatport.backends.llama import LlamaBackend, LlamaSettings
+from chatport.backends.llama import LlamaBackend, LlamaSettings, generation
+from chatport.backends.llama.engine import Body, Engine, Progress
+from chatport.backends.llama.generation import DEEP_BATCH
 from chatport.wire.chat import ChatCompletion, ChatRequest, Choice, TokenLogprob
 from chatport.wire.errors import ContextExceeded
 from support.backend_suite import BackendSuite
@@ -190,6 +193,30 @@ def cold(backend: LlamaBackend) -> list[bytes]:
         return fingerprint(await answer(backend, request))
 
     return [asyncio.run(one(request)) for request in EXACT]
+
+
+async def test_what_is_deep_in_a_prompt_is_read_in_smaller_batches(
+    backend: LlamaBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "DEEP", 64)
+    read: list[int] = []
+    complete = Engine.complete
+
+    def spy(engine: Engine, body: Body, observe: Callable[[Progress], bool]) -> None:
+        read.append(len(body["prompt"]))
+        complete(engine, body, observe)
+
+    monkeypatch.setattr(Engine, "complete", spy)
+    await answer(backend, ask("Hi", temperature=1, max_tokens=1))
+    read.clear()
+    cold = await answer(backend, ask(LONG, logprobs=True))
+    length = cold.usage.prompt_tokens
+    assert read == [*range(64 + DEEP_BATCH, length, DEEP_BATCH), length]
+    read.clear()
+    warm = await answer(backend, ask(LONG, logprobs=True))
+    assert fingerprint(warm) == fingerprint(cold)
+    assert warm.usage.prompt_tokens_details.cached_tokens > 64
+    assert len(read) < 4, "what is cached was read again"
 
 
 async def test_a_conversation_uses_what_is_cached(backend: LlamaBackend) -> None:

@@ -24,8 +24,8 @@ def test_an_exact_prompt_alone_is_read_in_the_first_slot_and_cold() -> None:
 def test_again_it_uses_whole_batches_only() -> None:
     slots = Slots(4, BATCH)
     run(slots, PROMPT)
-    assert run(slots, PROMPT) == Place(slot=0, reuse=True, keep=8)
-    assert run(slots, (*PROMPT[:7], 1, 2, 3)) == Place(slot=0, reuse=True, keep=4)
+    assert run(slots, PROMPT) == Place(slot=0, reuse=True, keep=8, known=8)
+    assert run(slots, (*PROMPT[:7], 1, 2, 3)) == Place(slot=0, reuse=True, keep=4, known=4)
 
 
 def test_one_token_is_always_left_to_evaluate() -> None:
@@ -49,12 +49,12 @@ def test_after_other_requests_an_exact_one_starts_from_an_empty_cache() -> None:
     assert run(slots, PROMPT).keep == 8
 
 
-def test_beside_others_an_exact_one_uses_no_cache_and_leaves_none() -> None:
+def test_beside_others_an_exact_one_is_placed_like_any_other_and_leaves_no_canonical_cache() -> None:
     slots = Slots(4, BATCH)
     run(slots, PROMPT)
-    other = slots.take(PROMPT, exact=False)
+    other = slots.take((1, 2, 3), exact=False)
     beside = slots.take(PROMPT, exact=True)
-    assert not beside.reuse
+    assert beside == Place(slot=0, reuse=True, known=len(PROMPT))
     assert beside.slot != other.slot
     slots.give_back(other, read=True)
     slots.give_back(beside, read=True)
@@ -74,7 +74,7 @@ def test_a_conversation_goes_on_in_its_slot() -> None:
     first = run(slots, PROMPT, exact=False)
     other = run(slots, (7, 8, 9), exact=False)
     assert first.slot != other.slot
-    assert run(slots, (*PROMPT, 1, 2), exact=False) == Place(slot=first.slot, reuse=True)
+    assert run(slots, (*PROMPT, 1, 2), exact=False) == Place(slot=first.slot, reuse=True, known=len(PROMPT))
     assert run(slots, (7, 8, 9, 10), exact=False).slot == other.slot
 
 

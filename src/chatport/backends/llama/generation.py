@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from chatport.backends.llama.engine import Body, Engine, Progress
+from chatport.backends.llama.engine import BATCH, Body, Engine, Progress
 from chatport.backends.llama.logprobs import Entry, TokenLog
 from chatport.backends.llama.sampling import engine_seed
 from chatport.backends.llama.slots import Place
@@ -18,6 +18,11 @@ from chatport.wire.errors import InternalError
 
 FORCED: Final = 1e6
 """A bias that no logit can outweigh."""
+DEEP: Final = 4096
+"""Tokens of a prompt after which a batch takes the better part of a second: what follows is read in smaller ones, so
+that a client's leaving is noticed within a second up to the end of the default model's window."""
+DEEP_BATCH: Final = BATCH // 2
+"""Tokens; a divisor of `BATCH`, so that an exact prompt is cut at the same places with a cold and with a warm cache."""
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -81,7 +86,7 @@ class Generation:
     def run(self) -> Ending | None:
         """Blocks until the choice has ended; None: nobody wanted the rest. Raises ApiError."""
         self._prepare()
-        reuse = self._place.reuse
+        reuse = self._read_deep()
         while self._reason is None:
             self._engine.complete(self._body(reuse=reuse), self._observe)
             if self._left():
@@ -103,6 +108,23 @@ class Generation:
             body = {**self._call, "prompt": [*prompt[:keep], other], "n_predict": 1, "cache_prompt": True}
             self._engine.complete(body, lambda _: self._left())
 
+    def _read_deep(self) -> bool:
+        """Reads what is deep in a long prompt, all but its end, batch by batch, each a call of its own: the engine has
+        one size of batches. Returns whether what is in the slot may be used from here on."""
+        prompt, reuse = self._task.prompt, self._place.reuse
+        for end in range(max(DEEP, self._place.known) + DEEP_BATCH, len(prompt), DEEP_BATCH):
+            if self._left():
+                break
+            body = {**self._call, "prompt": prompt[:end], "n_predict": 1, "cache_prompt": reuse}
+            self._engine.complete(body, self._observe_reading)
+            reuse = True
+        return reuse
+
+    def _observe_reading(self, progress: Progress) -> bool:
+        if read := progress.get("prompt_progress"):
+            self._cached = read["cache"] if self._cached is None else self._cached
+        return self._left()
+
     @property
     def _call(self) -> Body:
         return {"stream": True, "return_progress": True, "id_slot": self._place.slot}
@@ -123,9 +145,8 @@ class Generation:
         if self._left():
             return True
         if read := progress.get("prompt_progress"):
-            self._cached = read["cache"] if self._cached is None else self._cached
             self.prompt_read = read["processed"] == read["total"]
-            return False
+            return self._observe_reading(progress)
         choice = progress["choices"][0]
         if choice["finish_reason"]:
             self._reason = choice["finish_reason"]

@@ -11,8 +11,8 @@ Two rules, for two kinds of request:
   rest of the prompt is then cut where it would have been cut anyway. What is left to evaluate is bit for bit what
   would have been evaluated without a cache.
 
-  Beside other running requests that can't be had: every step of the engine computes all of them together. Then an
-  exact request uses no cache at all, and a tie between two words may fall the other way.
+  Beside other running requests that can't be had, with whatever cache: every step of the engine computes all of them
+  together, and a tie between two words may fall the other way. Then an exact request is placed like any other.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Place(Struct, frozen=True, kw_only=True):
     """Whether what is cached in the slot may be used."""
     keep: int = 0
     """Where not 0: of what is cached, exactly so many tokens may be used."""
+    known: int = 0
+    """Tokens of the prompt that are in the cache already, as far as they may be used; roughly."""
 
 
 class Slots:
@@ -61,7 +63,7 @@ class Slots:
         else:
             self._pure = False
             slot = max(self._free, key=lambda slot: self._gain(slot, prompt))
-            place = Place(slot=slot, reuse=not exact)
+            place = Place(slot=slot, reuse=True, known=common_prefix(self._cached[slot], prompt))
         self._free.remove(place.slot)
         self._cached[place.slot] = prompt
         return place
@@ -88,7 +90,7 @@ class Slots:
         self._canonical = ()
         # One token at least must be left to evaluate: its probabilities are what is wanted.
         keep = self._whole_batches(min(common_prefix(known, prompt), len(prompt) - 1))
-        return Place(slot=CANONICAL, erase=erase, reuse=keep > 0, keep=keep)
+        return Place(slot=CANONICAL, erase=erase, reuse=keep > 0, keep=keep, known=keep)
 
     def _whole_batches(self, tokens: int) -> int:
         return tokens // self._batch * self._batch
