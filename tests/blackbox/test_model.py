@@ -229,10 +229,6 @@ class TestAbilities:
     @pytest.mark.parametrize(
         ("fields", "param"),
         [
-            ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
-            ({"functions": [{"name": "f"}]}, "functions"),
-            ({"response_format": {"type": "json_object"}, "messages": ask("JSON please")}, "response_format"),
-            ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "response_format"),
             ({"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}, "modalities"),
             ({"web_search_options": {}}, "web_search_options"),
             ({"moderation": {"model": "m"}}, "moderation"),
@@ -279,7 +275,7 @@ class TestAbilities:
         listed = {one["id"]: one for one in model.http.get("/v1/models").json()["data"]}
         assert {"smollm2-135m", "gpt-4", "gpt-3.5-turbo"} <= set(listed)
         assert listed["gpt-4"]["context_length"] == CONTEXT
-        assert "tools" not in listed["gpt-4"]["capabilities"]
+        assert {"tools", "functions", "json_schema"} <= set(listed["gpt-4"]["capabilities"])
         assert model.completion(**GREEDY, messages=ask("Hi"))["model"] in {"gpt-4", "smollm2-135m"}
 
 

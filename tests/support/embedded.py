@@ -23,10 +23,9 @@ END_OF_TURN = "2"
 
 def ask(text: str = "What is the capital of France?", **fields: Any) -> ChatRequest:
     """temperature 0 and at most 12 tokens, unless told otherwise."""
-    messages = [{"role": "user", "content": text}]
-    return msgspec.convert(
-        {"model": "m", "messages": messages, "temperature": 0, "max_tokens": 12, **fields}, ChatRequest
-    )
+    messages = fields.pop("messages", [{"role": "user", "content": text}])
+    request = {"model": "m", "messages": messages, "temperature": 0, "max_tokens": 12, **fields}
+    return msgspec.json.decode(msgspec.json.encode(request), type=ChatRequest)
 
 
 def opened(path: Path, **settings: Any) -> LlamaBackend:

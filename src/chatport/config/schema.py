@@ -131,6 +131,13 @@ class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
         Word | None,
         about("Used where a request has no system message. Not set: whatever the model's own template says."),
     ] = None
+    tool_format: Annotated[
+        Literal["auto", "hermes", "llama3", "mistral", "chatport"],
+        about(
+            'How the model writes calls of tools. "auto": as its chat template shows; "chatport": as the prompt then '
+            "explains to it, for models that were not trained for tools."
+        ),
+    ] = "auto"
     gpu_layers: Annotated[
         Annotated[int, Meta(ge=0, le=10_000)] | Literal["auto"],
         about('Layers that are computed on the GPU. "auto": as many as fit; 0: none.'),

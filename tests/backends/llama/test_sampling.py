@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,33 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatport.backends.llama.gguf import ModelFile
+from chatport.backends.llama.calls import OURS
+from chatport.backends.llama.reader import Reading
 from chatport.backends.llama.sampling import RANDOM, engine_seed, is_exact, sampling
-from chatport.backends.llama.vocabulary import Vocabulary
+from chatport.backends.llama.shape import Shape
 from chatport.wire.chat import ChatRequest
+from chatport.wire.tools import Offer
+from support.vocabularies import vocabulary_of
 
-VOCABULARY = Vocabulary(
-    ModelFile(
-        path=Path("m.gguf"),
-        digest="",
-        architecture="llama",
-        context_length=64,
-        chat_template="",
-        tokenizer="gpt2",
-        tokens=[b"<end>", b"a", b"b", b"c"],
-        token_types=[3, 1, 1, 1],
-        bos_id=None,
-        eos_id=0,
-    )
-)
+VOCABULARY = vocabulary_of("gpt2", b"<end>", b"a", b"b", b"c", types=[3, 1, 1, 1])
 
 
 def request(**fields: Any) -> ChatRequest:
     return msgspec.convert({"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}, ChatRequest)
 
 
-def body(**fields: Any) -> dict[str, Any]:
-    return sampling(request(**fields), (1, 2, 1, 0), VOCABULARY, 64)
+PLAIN = Shape(prompt=[], grammar=None, reading=Reading(form=OURS), preserved=[], offer=Offer())
+
+
+def body(*, shape: Shape = PLAIN, **fields: Any) -> dict[str, Any]:
+    return sampling(request(**fields), (1, 2, 1, 0), VOCABULARY, 64, shape)
 
 
 def test_the_defaults_are_the_apis_not_the_engines() -> None:
@@ -48,7 +40,8 @@ def test_the_defaults_are_the_apis_not_the_engines() -> None:
 
 @pytest.mark.parametrize("field", ["temperature", "top_p"])
 def test_zero_is_a_value(field: str) -> None:
-    assert body(**{field: 0})[field] == 0
+    fields: dict[str, Any] = {field: 0}
+    assert body(**fields)[field] == 0
 
 
 def test_unknown_tokens_of_a_bias_are_ignored() -> None:
@@ -97,3 +90,10 @@ def test_no_seed_is_a_random_one_and_choices_differ() -> None:
     assert engine_seed(None, 3) == RANDOM
     assert len({engine_seed(7, choice) for choice in range(128)}) == 128
     assert len({engine_seed(seed) for seed in (-1, 0, 1, 2**32, 2**62, -(2**63))}) == 6
+
+
+def test_a_grammar_and_what_it_stands_on_go_to_the_engine() -> None:
+    held = body(shape=msgspec.structs.replace(PLAIN, grammar="start: A", preserved=["[TOOL_CALLS]"]))
+    assert (held["grammar"], held["preserved_tokens"]) == ("start: A", ["[TOOL_CALLS]"])
+    assert held["timings_per_token"], "the reader may end the answer: tokens must be counted as they come"
+    assert not {"grammar", "preserved_tokens"} & body().keys()

@@ -1,6 +1,11 @@
 """The embedded model: a GGUF file run inside this process by llama.cpp, without a network account or another server.
 
-    gguf, vocabulary, template    what the file says, and messages to a prompt
+    gguf, vocabulary              what the file says of the model
+    conversation, template        messages and tools to a prompt
+    shape                         what an answer may look like: told, held, read and checked by
+      calls, reasoning              how families of models write calls and thoughts
+      grammar, schemas, compiler    what the model is held to
+      reader, scanner, tape         what it writes, taken apart
     engine, listener              the bridge to xllamacpp
     admission, slots              who generates when, and with what of the cache
     generation, stops, logprobs   one choice, token by token

@@ -12,12 +12,12 @@ from msgspec import Struct
 
 from chatport.backends.llama.admission import Admission, Entry
 from chatport.backends.llama.generation import Ending, Generation, Model, Task
+from chatport.backends.llama.reader import Saying
 from chatport.backends.llama.slots import Place, Slots
-from chatport.backends.llama.stops import Piece
 from chatport.wire.errors import ApiError, InternalError
 
 Outcome: TypeAlias = Ending | ApiError | None
-Event: TypeAlias = tuple[int, Piece | Outcome]
+Event: TypeAlias = tuple[int, Saying | Outcome]
 """What a choice of this index says; an Outcome is its last word."""
 
 
@@ -72,7 +72,7 @@ class Answer:
         # Side by side, an exact answer's choices would depend on how the engine happened to batch them.
         self._entry = Entry(self._begin, cells=cells, choices=len(tasks), width=1 if exact else None)
 
-    async def events(self) -> AsyncGenerator[tuple[int, Piece | Ending], None]:
+    async def events(self) -> AsyncGenerator[tuple[int, Saying | Ending], None]:
         """What the choices say, in the order they say it. Raises ApiError."""
         running = len(self._tasks)
         self._room.admission.enter(self._entry)
@@ -102,7 +102,7 @@ class Answer:
             self._room.model,
             task,
             place,
-            say=lambda piece: self._feed.put((task.choice, piece)),
+            say=lambda said: self._feed.put((task.choice, said)),
             left=lambda: self._left,
         )
 

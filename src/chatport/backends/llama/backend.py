@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -9,17 +10,20 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from chatport.backends.base import complete_by_streaming
 from chatport.backends.llama.admission import Admission
 from chatport.backends.llama.answer import Answer, Room
+from chatport.backends.llama.calls import FormatName
 from chatport.backends.llama.engine import BATCH, Engine, EngineSettings
 from chatport.backends.llama.generation import Ending, Model, Task
 from chatport.backends.llama.gguf import ModelFile, read
+from chatport.backends.llama.reader import CallBegun, CallText, Saying, Thought
 from chatport.backends.llama.sampling import is_exact, sampling
+from chatport.backends.llama.shape import Shape, Shaper
 from chatport.backends.llama.slots import Slots
-from chatport.backends.llama.stops import Piece
+from chatport.backends.llama.tape import Piece
 from chatport.backends.llama.template import ChatTemplate
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.targets import Bound, Feature, Target
@@ -28,14 +32,28 @@ from chatport.wire.chat import (
     ChatCompletion,
     ChatRequest,
     ChunkChoice,
+    CompletionTokensDetails,
+    CustomDelta,
     Delta,
+    FunctionDelta,
     Logprobs,
     PromptTokensDetails,
+    ToolCallDelta,
     Usage,
 )
 from chatport.wire.errors import ContextExceeded, Unavailable
 
-FEATURES: Final = frozenset({Feature.LOGPROBS, Feature.LOGIT_BIAS, Feature.CHOICES})
+FEATURES: Final = frozenset(
+    {
+        Feature.LOGPROBS,
+        Feature.LOGIT_BIAS,
+        Feature.CHOICES,
+        Feature.TOOLS,
+        Feature.FUNCTIONS,
+        Feature.JSON_OBJECT,
+        Feature.JSON_SCHEMA,
+    }
+)
 """What an embedded model honours beyond text."""
 
 
@@ -54,6 +72,8 @@ class LlamaSettings(Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
     """For requests without a system message; None leaves it to the model's template."""
     gpu_layers: int | Literal["auto"] = "auto"
+    tool_format: FormatName | None = None
+    """How the model writes calls of tools; None: what its template tells."""
     default_max_tokens: int | None = None
     """Output tokens of a choice where the request sets no limit; None: what its prompt leaves of a slot's share."""
 
@@ -65,7 +85,9 @@ class LlamaBackend:
         self._settings = settings
         self._engine = model.engine
         self._vocabulary = model.vocabulary
-        self._template = template
+        self._shaper = Shaper(
+            template, model.vocabulary.control_id, system_prompt=settings.system_prompt, form=settings.tool_format
+        )
         self._begins_with: list[int] = []
         self._plain: dict[str, list[int]] = {}
         self._admission = Admission(lanes=settings.slots, cells=model.engine.context, queue=settings.queue)
@@ -80,7 +102,7 @@ class LlamaBackend:
         ModelFileError, a sentence, for a file that is missing, broken, unknown to the engine or made for no chat."""
         file = read(settings.path)
         vocabulary = Vocabulary(file)
-        template = ChatTemplate(file, vocabulary, settings.system_prompt)
+        template = ChatTemplate(file, vocabulary)
         window = EngineSettings(
             slots=settings.slots,
             context=min(file.context_length, settings.context or file.context_length),
@@ -97,8 +119,9 @@ class LlamaBackend:
         return self._admission.lanes - self._admission.free_lanes + self._admission.waiting
 
     async def bound(self, target: Target, request: ChatRequest) -> Bound:
-        """Exact. Raises ContextExceeded, InvalidRequest or Unsupported for messages that the template refuses."""
-        prompt = await self._tokens(request)
+        """Exact. Raises ContextExceeded, InvalidRequest or Unsupported for messages that the template refuses, and for
+        schemas and grammars that can't be held."""
+        prompt = await self._tokens(await self._shape(request))
         room = self.context_length - len(prompt)
         if room < 0:
             raise ContextExceeded(self.context_length, len(prompt))
@@ -122,12 +145,13 @@ class LlamaBackend:
     ) -> AsyncIterator[AsyncIterator[ChatChunk]]:
         """The answer as it is made. Raises Unavailable where too many wait already."""
         await self.probe(target)
-        prompt = await self._tokens(request) if bound.prompt is None else bound.prompt
+        shape = await self._shape(request)
+        prompt = await self._tokens(shape) if bound.prompt is None else bound.prompt
         limit = self._limit(request, len(prompt))
         if limit == 0:
             yield self._nothing(target, request, len(prompt))
             return
-        answer = Answer(self._room, self._tasks(request, prompt, limit), exact=is_exact(request))
+        answer = Answer(self._room, self._tasks(request, shape, prompt, limit), exact=is_exact(request))
         try:
             async with aclosing(self._chunks(target, request, len(prompt), answer)) as chunks:
                 yield chunks
@@ -152,14 +176,19 @@ class LlamaBackend:
         start = await self._engine.listener.tokens("", special=True, start=True)
         self._begins_with = [token for token in start[:1] if token == file.bos_id]
 
-    async def _tokens(self, request: ChatRequest) -> list[int]:
+    async def _shape(self, request: ChatRequest) -> Shape:
+        """What the answer may look like; off the loop where something has to be compiled."""
+        if request.tools or request.functions or request.response_format:
+            return await asyncio.to_thread(self._shaper.of, request)
+        return self._shaper.of(request)
+
+    async def _tokens(self, shape: Shape) -> list[int]:
         """The prompt, with its special tokens as such and a client's spellings of them as text."""
         if self._engine.closed:
             raise Unavailable("The model is shut down.")
         content: list[str | int] = []
-        segments = self._template.render(request.messages)
-        self._refuse_endless(sum(len(segment.text) for segment in segments))
-        for segment in segments:
+        self._refuse_endless(sum(len(segment.text) for segment in shape.prompt))
+        for segment in shape.prompt:
             content += await self._as_text(segment.text) if segment.plain else [segment.text]
         tokens = await self._engine.listener.tokens(content, special=True)
         return tokens if tokens[:1] == self._begins_with else self._begins_with + tokens
@@ -191,8 +220,8 @@ class LlamaBackend:
         share = self.context_length // self._settings.slots
         return max(share - prompt, share // 2)
 
-    def _tasks(self, request: ChatRequest, prompt: tuple[int, ...] | list[int], limit: int) -> list[Task]:
-        body = sampling(request, prompt, self._vocabulary, self.context_length)
+    def _tasks(self, request: ChatRequest, shape: Shape, prompt: tuple[int, ...] | list[int], limit: int) -> list[Task]:
+        body = sampling(request, prompt, self._vocabulary, self.context_length, shape)
         return [
             Task(
                 choice=choice,
@@ -200,7 +229,7 @@ class LlamaBackend:
                 limit=limit,
                 seed=request.seed,
                 sampling=body,
-                stops=request.stop_sequences,
+                shape=shape,
                 top_logprobs=(request.top_logprobs or 0) if request.logprobs else None,
             )
             for choice in range(request.choices)
@@ -210,14 +239,15 @@ class LlamaBackend:
         self, target: Target, request: ChatRequest, prompt: int, answer: Answer
     ) -> AsyncGenerator[ChatChunk, None]:
         cached: int | None = None
-        sampled = 0
+        sampled = thought = 0
+        legacy = bool(request.functions)
         async with aclosing(answer.events()) as events:
             async for index, event in events:
                 if isinstance(event, Ending):
-                    sampled += event.sampled
+                    sampled, thought = sampled + event.sampled, thought + event.thought
                     cached = event.cached if index == 0 else cached
-                yield self._chunk(target, _said(index, event, logprobs=bool(request.logprobs)))
-        yield self._chunk(target, usage=_usage(prompt, sampled, cached or 0))
+                yield self._chunk(target, _said(index, event, logprobs=bool(request.logprobs), legacy=legacy))
+        yield self._chunk(target, usage=_usage(prompt, sampled, cached or 0, thought))
 
     async def _nothing(self, target: Target, request: ChatRequest, prompt: int) -> AsyncGenerator[ChatChunk, None]:
         """An answer of no tokens, which the engine can't give: it always samples one."""
@@ -237,20 +267,39 @@ class LlamaBackend:
         )
 
 
-def _said(index: int, event: Piece | Ending, *, logprobs: bool) -> ChunkChoice:
-    if isinstance(event, Ending):
-        return ChunkChoice(index=index, delta=Delta(), finish_reason=event.reason)
-    return ChunkChoice(
-        index=index, delta=Delta(content=event.text), logprobs=Logprobs(content=event.items) if logprobs else None
-    )
+def _said(index: int, event: Saying | Ending, *, logprobs: bool, legacy: bool) -> ChunkChoice:
+    match event:
+        case Ending(reason=reason):
+            return ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
+        case Piece(text=text, items=items):
+            told = Logprobs(content=items) if logprobs else None
+            return ChunkChoice(index=index, delta=Delta(content=text), logprobs=told)
+        case Thought(text=text):
+            return ChunkChoice(index=index, delta=Delta(reasoning_content=text))
+        case CallBegun(name=name):
+            return ChunkChoice(index=index, delta=_call_delta(event, name, "", legacy=legacy))
+        case CallText(text=text):
+            return ChunkChoice(index=index, delta=_call_delta(event, UNSET, text, legacy=legacy))
 
 
-def _usage(prompt: int, completion: int, cached: int) -> Usage:
+def _call_delta(call: CallBegun | CallText, name: str | UnsetType, text: str, *, legacy: bool) -> Delta:
+    """A piece of a call; its id is the normaliser's business."""
+    if legacy:
+        return Delta(function_call=FunctionDelta(name=name, arguments=text))
+    if call.custom:
+        custom = CustomDelta(name=name, input=text)
+        return Delta(tool_calls=[ToolCallDelta(index=call.index, type="custom", custom=custom)])
+    function = FunctionDelta(name=name, arguments=text)
+    return Delta(tool_calls=[ToolCallDelta(index=call.index, type="function", function=function)])
+
+
+def _usage(prompt: int, completion: int, cached: int, thought: int = 0) -> Usage:
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=cached),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=thought),
     )
 
 

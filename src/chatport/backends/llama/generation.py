@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from chatport.backends.llama.engine import BATCH, Body, Engine, Progress
 from chatport.backends.llama.logprobs import Entry, TokenLog
+from chatport.backends.llama.reader import Reader, Saying
 from chatport.backends.llama.sampling import engine_seed
+from chatport.backends.llama.scanner import NoCall
+from chatport.backends.llama.shape import Shape
 from chatport.backends.llama.slots import Place
-from chatport.backends.llama.stops import Piece, StopFilter
+from chatport.backends.llama.tape import Piece
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.wire.chat import FinishReason
 from chatport.wire.errors import InternalError
@@ -34,7 +37,7 @@ class Task(Struct, frozen=True, kw_only=True):
     """Tokens; at least one."""
     seed: int | None
     sampling: Body
-    stops: Sequence[str]
+    shape: Shape
     top_logprobs: int | None
     """None: no logprobs at all."""
 
@@ -54,17 +57,19 @@ class Ending(Struct, frozen=True):
     """Tokens, with the end of the turn and those of a stop sequence."""
     cached: int
     """Tokens of the prompt that were not evaluated again."""
+    thought: int = 0
+    """Of the tokens sampled, those of the model's thoughts."""
 
 
 class Generation:
-    """`say` is called with each piece of the answer; `left` says whether nobody wants the rest."""
+    """`say` is called with what the model says; `left` says whether nobody wants the rest."""
 
     def __init__(
         self,
         model: Model,
         task: Task,
         place: Place,
-        say: Callable[[Piece], None],
+        say: Callable[[Saying], None],
         left: Callable[[], bool],
     ) -> None:
         self.prompt_read = False
@@ -74,13 +79,16 @@ class Generation:
         self._place = place
         self._say = say
         self._left = left
-        self._stop = StopFilter(task.stops)
+        self._reader = Reader(task.shape.reading, self._told)
+        self._text: list[str] = []
         self._log = None if task.top_logprobs is None else TokenLog(model.vocabulary, task.top_logprobs)
         self._plain_tokens = model.vocabulary.plain_tokens
         self._sampled = 0
         self._before = 0  # tokens sampled before the present call of the engine
         self._cached: int | None = None
+        self._thought = 0
         self._gap: _Gap | None = None
+        self._late: list[Progress] = []
         self._reason: FinishReason | None = None
 
     def run(self) -> Ending | None:
@@ -93,9 +101,15 @@ class Generation:
                 return None
             self._close_gap()
             reuse = True
-        for piece in self._stop.end():
-            self._say(piece)
-        return Ending(self._reason, self._sampled, self._cached or 0)
+        self._reader.end()
+        return Ending(self._ended(self._reason), self._sampled, self._cached or 0, self._thought)
+
+    def _ended(self, reason: FinishReason) -> FinishReason:
+        """Why, as the API says it. Raises InternalError for a whole answer that breaks what was promised."""
+        if reason != "stop" or self._reader.stopped:
+            return reason
+        self._task.shape.check("".join(self._text), self._reader.calls)
+        return self._task.shape.ended(self._reader.calls)
 
     def _prepare(self) -> None:
         """Makes of the cache what the place says. What follows the tokens to keep is cut off by reading another one
@@ -151,20 +165,23 @@ class Generation:
         if choice["finish_reason"]:
             self._reason = choice["finish_reason"]
             self._sampled = self._before + progress["usage"]["completion_tokens"]
-        elif self._gap:
-            return True  # what is in the gap can only be asked for when the engine is not at work on this
         elif self._log is None:
             self._take(choice["text"], progress)
+        elif self._gap is None:
+            self._take_logged(self._log, progress)
+        elif self._task.shape.grammar is None:
+            return True  # what is in the gap can only be asked for when the engine is not at work on this
         else:
-            self._take_logged(choice, self._log, progress)
-        return self._stop.hit
+            self._late.append(progress)  # a grammar can't be entered again in its middle: all is asked for at the end
+        return self._reader.over
 
     def _take(self, text: str, progress: Progress) -> None:
         if timings := progress.get("timings"):
             self._sampled = self._before + timings["predicted_n"]
         self._push(Piece(text))
 
-    def _take_logged(self, choice: dict[str, Any], log: TokenLog, progress: Progress) -> None:
+    def _take_logged(self, log: TokenLog, progress: Progress) -> None:
+        choice = progress["choices"][0]
         entry = choice["logprobs"]["content"][0]
         self._sampled = self._before + progress["timings"]["predicted_n"]
         if missing := self._sampled - 1 - len(log.ids):
@@ -173,32 +190,48 @@ class Generation:
             self._push(Piece(choice["text"], [log.add(entry)]))
 
     def _push(self, piece: Piece) -> None:
-        for shown in self._stop.push(piece):
-            if shown.text or shown.items:
-                self._say(shown)
-        if self._stop.hit:
+        was_thinking = self._reader.thinking
+        try:
+            self._reader.push(piece)
+        except NoCall as exc:
+            self._task.shape.broken(str(exc))
+        if was_thinking or self._reader.thinking:
+            self._thought = self._sampled
+        if self._reader.over:
             self._reason = "stop"
+
+    def _told(self, said: Saying) -> None:
+        if isinstance(said, Piece) and self._task.shape.json:
+            self._text.append(said.text)
+        self._say(said)
 
     def _close_gap(self) -> None:
         """The engine's call is over: at the answer's end, or because the items of some tokens must be asked for. Then
         the answer goes on where it was; what was sampled while the gap was noticed is sampled again."""
-        if self._log is None:
+        if self._log is None or (self._gap is None and self._reason is None):
             if self._reason is None:
                 raise InternalError
             return
-        ended = self._reason is not None
-        if gap := self._gap:
-            self._gap = None
-            items = self._log.fill(gap.tokens, gap.text, gap.follows, self._ask)
-            self._push(Piece(gap.text, [*items, self._log.add(gap.follows)]))
-        elif not ended:
-            raise InternalError
+        ended, sampled = self._reason is not None, self._sampled
+        self._fill_gap(self._log)
+        for progress in self._late:
+            if not self._reader.over:
+                self._take_logged(self._log, progress)
+                self._fill_gap(self._log)
         if not ended:
             self._sampled = self._before = len(self._log.ids)
-            if self._sampled >= self._task.limit and not self._stop.hit:
+            if self._sampled >= self._task.limit and not self._reader.over:
                 self._reason = "length"
-        elif (missing := self._sampled - len(self._log.ids)) > 0 and not self._stop.hit:
+            return
+        self._sampled = sampled
+        if (missing := sampled - len(self._log.ids)) > 0 and not self._reader.over:
             self._push(Piece("", self._log.fill(missing, "", None, self._ask)))
+
+    def _fill_gap(self, log: TokenLog) -> None:
+        if gap := self._gap:
+            self._gap = None
+            items = log.fill(gap.tokens, gap.text, gap.follows, self._ask)
+            self._push(Piece(gap.text, [*items, log.add(gap.follows)]))
 
     def _ask(self, generated: Sequence[int], wanted: int) -> list[Entry]:
         """The likeliest tokens at a place in the answer. A token is forced there that is told of whatever it is."""

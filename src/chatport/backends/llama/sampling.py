@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from chatport.backends.llama.engine import Body
+from chatport.backends.llama.shape import Shape
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.wire.chat import ChatRequest
 
@@ -45,7 +46,7 @@ def is_exact(request: ChatRequest) -> bool:
     return request.temperature == 0 or request.seed is not None
 
 
-def sampling(request: ChatRequest, prompt: Sequence[int], vocabulary: Vocabulary, context: int) -> Body:
+def sampling(request: ChatRequest, prompt: Sequence[int], vocabulary: Vocabulary, context: int, shape: Shape) -> Body:
     """Everything that is the same for all choices; prompt, place, limit and seed are not."""
     frequency, presence = request.frequency_penalty or 0.0, request.presence_penalty or 0.0
     body: dict[str, Any] = {
@@ -58,7 +59,11 @@ def sampling(request: ChatRequest, prompt: Sequence[int], vocabulary: Vocabulary
     }
     if bias := _bias(request, prompt, vocabulary, frequency, presence):
         body["logit_bias"] = [[token, value] for token, value in sorted(bias.items())]
-    if request.logprobs or request.stop_sequences:
+    if shape.grammar is not None:
+        body["grammar"] = shape.grammar
+    if shape.preserved:
+        body["preserved_tokens"] = shape.preserved
+    if request.logprobs or request.stop_sequences or not shape.is_plain:
         body["timings_per_token"] = True  # how many tokens were sampled is told with each
     if request.logprobs:
         body["n_probs"] = max(1, request.top_logprobs or 0)

@@ -6,19 +6,9 @@ might have become a stop sequence.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 
-from msgspec import Struct, structs
-
-from chatport.wire.chat import TokenLogprob
-
-
-class Piece(Struct, frozen=True):
-    """What one token adds, or several that make one character: its text, and an item for each if they are wanted."""
-
-    text: str
-    items: list[TokenLogprob] = []
+from chatport.backends.llama.tape import Piece, Tape, cut_items, first_of, open_end
 
 
 class StopFilter:
@@ -28,60 +18,29 @@ class StopFilter:
         self.hit = False
         """Whether a stop sequence was found: the answer is over."""
         self._stops = [stop for stop in stops if stop]
-        self._held: deque[Piece] = deque()
+        self._held = Tape()
 
     def push(self, piece: Piece) -> Iterator[Piece]:
         """What may be shown now that this piece has come."""
         if not self._stops:
             yield piece
             return
-        self._held.append(piece)
-        text = "".join(held.text for held in self._held)
-        found = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if found:
-            self.hit = True
-            yield from self._cut(min(found))
+        self._held.push(piece)
+        text = self._held.text
+        at = first_of(text, self._stops)
+        if at is None:
+            yield from self._held.whole(len(text) - open_end(text, self._stops))
         else:
-            yield from self._release(len(text) - self._open_end(text))
+            self.hit = True
+            yield from self._cut(at)
 
     def end(self) -> Iterator[Piece]:
         """The answer is over without one: what was held back is shown."""
-        while self._held:
-            yield self._held.popleft()
-
-    def _open_end(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a stop sequence."""
-        return max(
-            (
-                length
-                for stop in self._stops
-                for length in range(1, min(len(stop), len(text) + 1))
-                if text.endswith(stop[:length])
-            ),
-            default=0,
-        )
-
-    def _release(self, characters: int) -> Iterator[Piece]:
-        """Whole pieces only, so that items stay with their text."""
-        while self._held and len(self._held[0].text) <= characters:
-            piece = self._held.popleft()
-            characters -= len(piece.text)
-            yield piece
+        yield from self._held.rest()
 
     def _cut(self, characters: int) -> Iterator[Piece]:
         """All that is held, the text as far as it goes and an item for each token all the same."""
-        while self._held:
-            piece = self._held.popleft()
-            shown = piece.text[:characters]
-            characters -= len(shown)
-            yield piece if shown == piece.text else Piece(shown, _cut_items(piece.items, len(shown.encode())))
-
-
-def _cut_items(items: Sequence[TokenLogprob], size: int) -> list[TokenLogprob]:
-    """The items with so many bytes in all. A cut is between characters, so that what is left of a token is text."""
-    cut = []
-    for item in items:
-        shown = bytes(item.bytes or ())[:size]
-        size -= len(shown)
-        cut.append(structs.replace(item, token=shown.decode("utf-8", "replace"), bytes=list(shown)))
-    return cut
+        yield from self._held.exactly(characters)
+        for piece in self._held.rest():
+            if piece.items:
+                yield Piece("", cut_items(piece.items, 0))

@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from secrets import token_hex
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
 from jinja2.ext import loopcontrols
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
+from chatport.backends.llama.conversation import Abilities, Conversation
 from chatport.backends.llama.gguf import ModelFile, ModelFileError
 from chatport.backends.llama.vocabulary import Vocabulary
-from chatport.wire.chat import AssistantMessage, Message, Part, RefusalPart, TextPart
-from chatport.wire.errors import InvalidRequest, Unsupported, quote
-
-ROLES = {"developer": "system", "function": "tool"}
-"""What a role is called where templates know fewer (contract.md §16: developer counts as system)."""
+from chatport.wire.errors import InvalidRequest
 
 
 class Segment(Struct, frozen=True):
@@ -46,34 +44,93 @@ class Refused(Exception):
 class ChatTemplate:
     """The template of one model. Raises ModelFileError where it has none, or none that compiles."""
 
-    def __init__(self, model: ModelFile, vocabulary: Vocabulary, system_prompt: str | None = None) -> None:
+    def __init__(self, model: ModelFile, vocabulary: Vocabulary) -> None:
         if model.chat_template is None:
             raise ModelFileError(
                 f"{model.path} has no chat template: it is a base model, which continues texts but does not chat. "
                 "Use an instruction-tuned one."
             )
-        self._system_prompt = system_prompt
         self._control = _any_of(vocabulary.control_texts)
         self._names = {"bos_token": vocabulary.spelling(model.bos_id), "eos_token": vocabulary.spelling(model.eos_id)}
+        environment = _environment()
         try:
-            self._template = _environment().from_string(model.chat_template)
+            self._template = environment.from_string(model.chat_template)
+            self.variables = find_undeclared_variables(environment.parse(model.chat_template))
+            """What it can be given beside the conversation."""
         except TemplateError as exc:
             raise ModelFileError(f"The chat template in {model.path} can't be used: {exc}.") from exc
+        self.text = model.chat_template
+        self.abilities = self._tried()
 
-    def render(self, messages: Sequence[Message]) -> list[Segment]:
-        """The prompt up to where the model answers. Raises Unsupported for parts that are not text, InvalidRequest for
-        an order of messages that the template refuses."""
-        plain = [_as_dict(index, message) for index, message in enumerate(messages)]
-        if self._system_prompt is not None and not any(message["role"] == "system" for message in plain):
-            plain.insert(0, {"role": "system", "content": self._system_prompt})
+    def render(self, conversation: Conversation, **variables: Any) -> list[Segment]:
+        """The prompt up to where the model answers. Raises InvalidRequest for messages that the template refuses."""
         guard = _Guard(self._control)
+        hidden = Conversation(guard.hide(conversation.messages), guard.hide(conversation.tools))
         try:
-            text = self._template.render(messages=guard.hide(plain), add_generation_prompt=True, **self._names)
+            return guard.reveal(self._rendered(hidden, **variables))
         except Refused as exc:
             raise InvalidRequest(f"The model's chat template refuses these messages: {exc}", param="messages") from exc
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as exc:
+        except FAILURES as exc:
             raise InvalidRequest("The model's chat template can't render these messages.", param="messages") from exc
-        return guard.reveal(text)
+
+    def _rendered(self, conversation: Conversation, **variables: Any) -> str:
+        tools = {} if conversation.tools is None else {"tools": conversation.tools}
+        return self._template.render(
+            messages=conversation.messages, add_generation_prompt=True, **tools, **self._names, **variables
+        )
+
+    def _tried(self) -> Abilities:
+        """What the template does with a conversation that has calls in it: no name or version tells that so well."""
+        objects = self._writes(TRIAL.arguments)
+        arguments = TRIAL.arguments if objects else json.dumps(TRIAL.arguments)
+        return Abilities(tools=self._writes(arguments), objects=objects, several=self._writes(arguments, calls=2))
+
+    def _writes(self, arguments: object, calls: int = 1) -> bool:
+        """Whether tool, arguments (as JSON, not as a string of JSON) and result come out."""
+        try:
+            prompt = self._rendered(TRIAL.conversation(arguments, calls))
+        except (Refused, *FAILURES):
+            return False
+        return TRIAL.tool in prompt and TRIAL.shown.search(prompt) is not None and TRIAL.result in prompt
+
+
+FAILURES = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
+"""What a template may raise for messages it was not written for."""
+
+
+class Trial(Struct, frozen=True):
+    """A conversation with a call, and words in it that stand nowhere else."""
+
+    tool: str = "trial_tool"
+    result: str = "trial result"
+    shown: re.Pattern[str] = re.compile(r'"trial_key": ?"trial value"')
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        return {"trial_key": "trial value"}
+
+    def conversation(self, arguments: object, calls: int) -> Conversation:
+        """A question, this many calls with these arguments and their results, an answer, another question."""
+        described = {"name": self.tool, "description": "A tool", "parameters": {"type": "object", "properties": {}}}
+        called = {"name": self.tool, "arguments": arguments}
+        ids = [f"call{number:05}" for number in range(calls)]
+        return Conversation(
+            [
+                {"role": "user", "content": "A question"},
+                {
+                    "role": "assistant",
+                    "content": "",
+                    "tool_calls": [{"id": call, "type": "function", "function": called} for call in ids],
+                },
+                *({"role": "tool", "name": self.tool, "content": self.result, "tool_call_id": call} for call in ids),
+                {"role": "assistant", "content": "An answer"},
+                {"role": "user", "content": "Another question"},
+            ],
+            [{"type": "function", "function": described}],
+        )
+
+
+TRIAL = Trial()
 
 
 class _Guard:
@@ -92,7 +149,7 @@ class _Guard:
             case list():
                 return [self.hide(item) for item in value]
             case dict():
-                return {key: self.hide(item) for key, item in value.items()}
+                return {self.hide(key): self.hide(item) for key, item in value.items()}
         return value
 
     def reveal(self, text: str) -> list[Segment]:
@@ -112,34 +169,6 @@ class _Guard:
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     """Finds any of the texts, the longest first; nothing where there are none."""
     return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)")
-
-
-def _as_dict(index: int, message: Message) -> dict[str, Any]:
-    """A message as templates know it: content is text, the role one of system, user, assistant, tool."""
-    plain: dict[str, Any] = to_builtins(message)
-    plain["role"] = ROLES.get(plain["role"], plain["role"])
-    plain["content"] = _text(index, message.content)
-    if isinstance(message, AssistantMessage):
-        plain["content"] = plain["content"] or message.refusal or ""
-    return plain
-
-
-def _text(index: int, content: str | Sequence[Part] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(_part_text(f"messages[{index}].content[{place}]", part) for place, part in enumerate(content))
-
-
-def _part_text(where: str, part: Part) -> str:
-    match part:
-        case TextPart():
-            return part.text
-        case RefusalPart():
-            return part.refusal
-    kind = part.__struct_config__.tag
-    raise Unsupported(
-        f"This model reads text only; {where} has the type {quote(kind)}.", param=where, code="unsupported_value"
-    )
 
 
 def _environment() -> ImmutableSandboxedEnvironment:

@@ -27,9 +27,9 @@ class Vocabulary:
         self._tokens = model.tokens
         self._types = model.token_types
         self._says = SPELLINGS.get(model.tokenizer, _as_it_is)
-        control = [token for token in range(len(self._tokens)) if self.is_control(token)]
+        self._control = [token for token in range(len(self._tokens)) if self.is_control(token)]
         self.control_texts = frozenset(
-            text for token in control if (text := self._tokens[token].decode("utf-8", "replace"))
+            text for token in self._control if (text := self._tokens[token].decode("utf-8", "replace"))
         )
         """Texts that would become control tokens where a prompt holds them."""
 
@@ -39,6 +39,10 @@ class Vocabulary:
     def spelling(self, token: int | None) -> str:
         """The token as a template writes it, `<|im_start|>` say; empty for none."""
         return "" if token is None or not self._knows(token) else self._tokens[token].decode("utf-8", "replace")
+
+    def control_id(self, text: str) -> int | None:
+        """The id of the control token that is spelled so; None where the text is text."""
+        return next((token for token in self._control if self._tokens[token] == text.encode()), None)
 
     def says(self, token: int) -> bytes:
         """The bytes of text that a token stands for; none for a control token."""

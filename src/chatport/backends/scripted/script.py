@@ -25,7 +25,6 @@ from chatport.backends.scripted.matching import Unmet, text_matching
 from chatport.backends.scripted.smallest import smallest
 from chatport.wire.chat import (
     NULL,
-    AllowedToolsChoice,
     ChatRequest,
     CustomDelta,
     CustomTool,
@@ -33,14 +32,10 @@ from chatport.wire.chat import (
     FinishReason,
     Function,
     FunctionDelta,
-    FunctionName,
     FunctionTool,
     GrammarFormat,
     Logprobs,
     Message,
-    NamedCustom,
-    NamedFunction,
-    NamedTool,
     Part,
     RefusalPart,
     TextPart,
@@ -51,6 +46,7 @@ from chatport.wire.chat import (
     UserMessage,
 )
 from chatport.wire.errors import Unsupported
+from chatport.wire.tools import Offer, offer_of, tool_name
 
 _WORDS = re.compile(r"\s*\S+|\s+")
 
@@ -79,15 +75,15 @@ class Script(Struct, frozen=True):
 def write(request: ChatRequest, reply: list[str] | None, limit: int | None) -> Script:
     """What each choice says. `reply` None: the echo; `limit`: tokens, None: all. Raises Unsupported for a strict schema
     or a grammar that nothing was found for."""
-    calls = _called(request)
-    if calls:
-        forced = isinstance(request.tool_choice, NamedFunction | NamedCustom)
-        deltas = [delta for index, tool in enumerate(calls) for delta in _tool_call(index, tool, request)]
-        return _calling(deltas, limit, "stop" if forced else "tool_calls")
-    function = _called_function(request)
-    if function is not None:
-        return _calling(_function_call(function), limit, "function_call")
-    return _saying(_pieces(request, reply), request, limit)
+    offer = offer_of(request)
+    match _called(request, offer):
+        case []:
+            return _saying(_pieces(request, reply), request, limit)
+        case [FunctionTool(function=function), *_] if offer.legacy:
+            return _calling(_function_call(function), limit, "function_call")
+        case calls:
+            deltas = [delta for index, tool in enumerate(calls) for delta in _tool_call(index, tool, request)]
+            return _calling(deltas, limit, "stop" if offer.named else "tool_calls")
 
 
 def prompt_tokens(request: ChatRequest) -> int:
@@ -216,44 +212,11 @@ def _calling(deltas: Iterable[Delta], limit: int | None, finish: FinishReason) -
     return Script(tokens, len(tokens), finish)
 
 
-def _called(request: ChatRequest) -> list[Tool]:
+def _called(request: ChatRequest, offer: Offer) -> list[Tool]:
     """The tools to call, in the order they are offered; none where the answer is text."""
-    offered = request.tools or []
-    demanded = request.tool_choice == "required"
-    match request.tool_choice:
-        case "none":
-            return []
-        case NamedFunction() | NamedCustom() as named:
-            return [tool for tool in offered if _same_tool(tool, named)][:1]
-        case AllowedToolsChoice(allowed_tools=allowed):
-            demanded = allowed.mode == "required"
-            offered = [tool for tool in offered if any(_same_tool(tool, named) for named in allowed.tools)]
-    mentioned = [tool for tool in offered if _mentions(request, _tool_name(tool))]
-    calls = mentioned or (offered[:1] if demanded else [])
-    return calls[:1] if request.parallel_tool_calls is False else calls
-
-
-def _called_function(request: ChatRequest) -> Function | None:
-    offered = request.functions or []
-    match request.function_call:
-        case "none":
-            return None
-        case FunctionName(name=name):
-            return next((function for function in offered if function.name == name), None)
-    return next((function for function in offered if _mentions(request, function.name)), None)
-
-
-def _tool_name(tool: Tool) -> str:
-    return tool.custom.name if isinstance(tool, CustomTool) else tool.function.name
-
-
-def _same_tool(tool: Tool, named: NamedTool) -> bool:
-    match tool, named:
-        case FunctionTool(), NamedFunction():
-            return tool.function.name == named.function.name
-        case CustomTool(), NamedCustom():
-            return tool.custom.name == named.custom.name
-    return False
+    mentioned = [tool for tool in offer.tools if _mentions(request, tool_name(tool))]
+    calls = mentioned or list(offer.tools[:1] if offer.must_call else ())
+    return calls if offer.several else calls[:1]
 
 
 def _mentions(request: ChatRequest, name: str) -> bool:
