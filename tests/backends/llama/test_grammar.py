@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from chatport.backends.llama.calls import FORMATS, OURS, CallFormat, custom_call
+from chatport.backends.llama.calls import FORMATS, OURS, CallFormat, custom_call, format_of
 from chatport.backends.llama.compiler import compiled
 from chatport.backends.llama.grammar import Callee, Demand, grammar_of
 from chatport.backends.llama.reasoning import MARKS
@@ -25,8 +25,9 @@ SHELL = Callee("shell")
 DIGITS = Callee("dial", grammar=Grammar("regex", "[0-9]{3}/[0-9]+"))
 SELECT = Callee("sql", grammar=Grammar("lark", 'start: "SELECT " NAME\nNAME: /[a-z]+/'))
 JSON = guided(OBJECT, strict=False)
-FORMS = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-TRIGGERED = pytest.mark.parametrize("form", [OURS, FORMATS["mistral"]], ids=["chatport", "mistral"])
+FORMS = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+MISTRAL = format_of("", "", "mistral")
+TRIGGERED = pytest.mark.parametrize("form", [OURS, MISTRAL], ids=["chatport", "mistral"])
 
 
 def says(text: str, form: CallFormat = OURS, **demand: Any) -> str:
@@ -100,7 +101,7 @@ def test_a_tool_that_must_be_called(form: CallFormat) -> None:
 
 
 def test_several_calls_in_one_list() -> None:
-    form = FORMATS["mistral"]
+    form = MISTRAL
     call = '{"name": "now", "arguments": {}}'
     both = f"[TOOL_CALLS][{call}, {call}]"
     assert says(both, form, tools=[NOW], must_call=True, several=True) == "whole"
@@ -151,7 +152,7 @@ def test_a_call_after_a_thought() -> None:
 
 
 def test_a_trigger_that_is_a_control_token() -> None:
-    grammar = grammar_of(Demand(tools=[NOW], must_call=True), FORMATS["mistral"], lambda _: 9)
+    grammar = grammar_of(Demand(tools=[NOW], must_call=True), MISTRAL, lambda _: 9)
     assert grammar is not None
     assert "trigger_function: <[9]>" in grammar
     assert "[TOOL_CALLS]" not in grammar

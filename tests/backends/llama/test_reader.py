@@ -19,7 +19,7 @@ from support.splitting import split
 
 CALLING = Reading(form=OURS, functions=True, customs=True, several=True)
 THINKING = Reading(form=OURS, thinking=MARKS[0])
-FORMS = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+FORMS = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 
 
 class Heard:

@@ -13,7 +13,7 @@ from chatport.backends.llama.calls import FORMATS, CallFormat, custom_call
 from chatport.backends.llama.scanner import CallScanner, Mark, Named, NoCall, Written
 from support.splitting import split
 
-FORMS = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+FORMS = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 ARGUMENTS = st.dictionaries(
     st.text(max_size=5), st.recursive(st.none() | st.integers() | st.text(), st.lists), max_size=4
 )
@@ -49,7 +49,7 @@ def test_any_split_gives_the_same_call(
     assert scan(form, *split(form.written("look_up", said) + "\n", data)) == ([("look_up", said)], "\n")
 
 
-@pytest.mark.parametrize("form", [FORMATS["mistral"], FORMATS["llama3"]], ids=["mistral", "llama3"])
+@pytest.mark.parametrize("form", [form for form in FORMATS if form.between], ids=lambda form: form.name)
 @given(st.data())
 def test_several_calls_in_a_row(form: CallFormat, data: st.DataObject) -> None:
     call = '{"name": "one", "KEY": {"a": "}{\\"]"}}'.replace("KEY", form.arguments_key)

@@ -43,7 +43,9 @@ def prompt(*plain: dict[str, Any], source: str = CHATML, system_prompt: str | No
     """What the model reads of these messages."""
     request = msgspec.convert({"model": "m", "messages": plain}, ChatRequest)
     used = template(source)
-    return used.render(converse(request, offer_of(request), format_of(used.text), used.abilities, system_prompt))
+    return used.render(
+        converse(request, offer_of(request), format_of(used.text, used.call), used.abilities, system_prompt)
+    )
 
 
 def user(content: Any) -> dict[str, Any]:

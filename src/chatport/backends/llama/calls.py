@@ -16,6 +16,10 @@ from msgspec import Struct
 
 FormatName = Literal["chatport", "hermes", "llama3", "mistral"]
 
+TRIED_NAME: Final = "trial_tool"
+TRIED_ARGUMENTS: Final = '{"trial_key": "trial value"}'
+"""The call that a template is tried with (`template.py`): words that stand nowhere else."""
+
 
 class CallFormat(Struct, frozen=True, kw_only=True):
     """One family's form."""
@@ -46,52 +50,55 @@ class CallFormat(Struct, frozen=True, kw_only=True):
     def before_arguments(self) -> str:
         return f'", "{self.arguments_key}": '
 
+    def is_told_by(self, template: str, named: FormatName | None) -> bool:
+        """Whether the family was named; where none was, whether the template tells of it. Ours always may be."""
+        if named is not None:
+            return self.name == named
+        return not self.told_by or any(text in template for text in self.told_by)
+
+    def stands_in(self, text: str) -> bool:
+        """Whether the call that templates are tried with does, in this form."""
+        return f"{self.trigger}{self.opens}{self._call(TRIED_NAME, TRIED_ARGUMENTS)}".removesuffix("}") in text
+
     def written(self, name: str, arguments: str) -> str:
         """One call, as a model of this family writes it."""
-        call = f"{self.before_name}{name}{self.before_arguments}{arguments}}}"
-        return f"{self.trigger}{self.opens}{call}{self.closes}"
+        return f"{self.trigger}{self.opens}{self._call(name, arguments)}{self.closes}"
+
+    def _call(self, name: str, arguments: str) -> str:
+        return f"{self.before_name}{name}{self.before_arguments}{arguments}}}"
 
 
-OURS: Final = CallFormat(
-    name="chatport", told_by=(), trigger="<tool_call>", opens="\n", closes="\n</tool_call>"
-)  # Hermes' form, which most small models have seen
+OURS: Final = CallFormat(name="chatport", told_by=(), trigger="<tool_call>", opens="\n", closes="\n</tool_call>")
+"""Hermes' form, which most small models have seen."""
 
-FORMATS: Final[dict[FormatName, CallFormat]] = {
-    row.name: row
-    for row in (
-        CallFormat(
-            name="hermes",  # and Qwen 2.5, Qwen 3, SmolLM 3, Granite 4
-            told_by=("<tool_call>",),
-            trigger="<tool_call>",
-            opens="\n",
-            closes="\n</tool_call>",
-        ),
-        CallFormat(
-            name="mistral",
-            told_by=("[TOOL_CALLS]",),
-            trigger="[TOOL_CALLS]",
-            opens="[",
-            between=", ",
-            closes="]",
-        ),
-        CallFormat(
-            name="llama3",
-            told_by=("<|python_tag|>", '"parameters": dictionary of argument name'),
-            trigger="",
-            between="; ",
-            arguments_key="parameters",
-        ),
-        OURS,
-    )
-}
-"""By name; the first that a template tells of is its own."""
+FORMATS: Final = (
+    # Hermes, Qwen 2.5 and 3, SmolLM 3, Granite 4
+    CallFormat(name="hermes", told_by=("<tool_call>",), trigger="<tool_call>", opens="\n", closes="\n</tool_call>"),
+    # EXAONE 4
+    CallFormat(name="hermes", told_by=("<tool_call>",), trigger="<tool_call>", closes="</tool_call>"),
+    # Mistral since Nemo, and before it
+    CallFormat(name="mistral", told_by=("[TOOL_CALLS]",), trigger="[TOOL_CALLS]", opens="[", between=", ", closes="]"),
+    CallFormat(name="mistral", told_by=("[TOOL_CALLS]",), trigger="[TOOL_CALLS]", opens=" [", between=", ", closes="]"),
+    # Llama 3.1 and later
+    CallFormat(
+        name="llama3",
+        told_by=("<|python_tag|>", '"parameters": dictionary of argument name'),
+        trigger="",
+        between="; ",
+        arguments_key="parameters",
+    ),
+    OURS,
+)
+"""The rows; of those that a template tells of, its own is the one that it writes."""
 
 
-def format_of(template: str, named: FormatName | None = None) -> CallFormat:
-    """The form that a model writes calls in: the one that is named for it, else what its template tells."""
-    if named is not None:
-        return FORMATS[named]
-    return next((row for row in FORMATS.values() if any(text in template for text in row.told_by)), OURS)
+def format_of(template: str, written: str, named: FormatName | None = None) -> CallFormat:
+    """The form that a model writes calls in: the family that is named for it, else the one its template tells of.
+
+    written: what the template made of the call it was tried with, empty where it can't write any.
+    """
+    rows = [row for row in FORMATS if row.is_told_by(template, named)]
+    return next((row for row in rows if row.stands_in(written)), rows[0])
 
 
 CUSTOM_TRIGGER: Final = '<custom_tool_call name="'

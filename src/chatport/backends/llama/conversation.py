@@ -53,6 +53,10 @@ class Abilities(Struct, frozen=True, kw_only=True):
     """It wants a call's arguments as an object; else as a string of JSON."""
     several: bool = True
     """More than one call in a message."""
+    system: bool = True
+    """System messages; where not, the user says what they say."""
+    parts: bool = False
+    """It wants content as a list of parts, as models do that see images."""
 
 
 class Conversation(Struct, frozen=True):
@@ -71,10 +75,33 @@ def converse(
     native = abilities.tools and not customs and not _has_custom_calls(request)
     messages = list((_Native(abilities) if native else _AsText(form)).messages(request.messages))
     told = [] if native or not offer.tools else [_tools_told(functions, customs, form)]
+    messages = _with_system(messages, system_prompt, [*told, *_format_told(request)])
+    if not abilities.system:
+        messages = _said_by_the_user(messages)
     return Conversation(
-        _with_system(messages, system_prompt, [*told, *_format_told(request)]),
+        in_parts(messages) if abilities.parts else messages,
         list(map(_as_template_tool, functions)) if native and functions else None,
     )
+
+
+def in_parts(messages: Sequence[Plain]) -> list[Plain]:
+    """The messages with their content as a list of one text part."""
+    return [{**message, "content": [{"type": "text", "text": message["content"]}]} for message in messages]
+
+
+def _said_by_the_user(messages: Sequence[Plain]) -> list[Plain]:
+    """System messages as the beginning of the next thing that the user says."""
+    said: list[Plain] = []
+    held: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            held.append(message["content"])
+        elif message["role"] == "user" and held:
+            said.append({**message, "content": "\n\n".join([*held, message["content"]])})
+            held.clear()
+        else:
+            said.append(message)
+    return [*said, {"role": "user", "content": "\n\n".join(held)}] if held else said
 
 
 def _with_system(messages: list[Plain], system_prompt: str | None, told: Sequence[str]) -> list[Plain]:

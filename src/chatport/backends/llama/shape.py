@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from chatport.backends.llama.calls import CallFormat, FormatName, format_of
 from chatport.backends.llama.compiler import Uncompilable, compiled
@@ -111,13 +111,16 @@ class Shaper:
         self._template = template
         self._id_of = id_of
         self._system_prompt = system_prompt
-        self._form: CallFormat = format_of(template.text, form)
+        self._form: CallFormat = format_of(template.text, template.call, form)
         self._thinking = thinking_of(template.text)
+        # A template that writes calls in a form that no row has is not asked to: its model would write them so too.
+        knows = self._form.stands_in(template.call)
+        self._abilities = template.abilities if knows else structs.replace(template.abilities, tools=False)
 
     def of(self, request: ChatRequest) -> Shape:
         """Compiles what the answer is held to: milliseconds, for large schemas a hundred and more."""
         offer = offer_of(request)
-        conversation = converse(request, offer, self._form, self._template.abilities, self._system_prompt)
+        conversation = converse(request, offer, self._form, self._abilities, self._system_prompt)
         prompt = self._template.render(conversation, **switched(request.reasoning_effort, self._template.variables))
         form, strict = _json_form(request)
         demand = Demand(

@@ -19,12 +19,15 @@ from secrets import token_hex
 from typing import Any, NoReturn
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
 from jinja2.meta import find_undeclared_variables
+from jinja2.nodes import Node, Scope
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from msgspec import Struct
 
-from chatport.backends.llama.conversation import Abilities, Conversation
+from chatport.backends.llama.calls import TRIED_ARGUMENTS, TRIED_NAME
+from chatport.backends.llama.conversation import Abilities, Conversation, Plain, in_parts
 from chatport.backends.llama.gguf import ModelFile, ModelFileError
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.wire.errors import InvalidRequest
@@ -60,6 +63,9 @@ class ChatTemplate:
         except TemplateError as exc:
             raise ModelFileError(f"The chat template in {model.path} can't be used: {exc}.") from exc
         self.text = model.chat_template
+        self.call = ""
+        """What it makes of a conversation with a call in it; empty where it does not know tools, or their calls, or
+        what comes back."""
         self.abilities = self._tried()
 
     def render(self, conversation: Conversation, **variables: Any) -> list[Segment]:
@@ -80,57 +86,55 @@ class ChatTemplate:
         )
 
     def _tried(self) -> Abilities:
-        """What the template does with a conversation that has calls in it: no name or version tells that so well."""
-        objects = self._writes(TRIAL.arguments)
-        arguments = TRIAL.arguments if objects else json.dumps(TRIAL.arguments)
-        return Abilities(tools=self._writes(arguments), objects=objects, several=self._writes(arguments, calls=2))
+        """What it can write. No name or version tells that as well as a trial."""
+        parts = not self._writes(_trial(parts=False), TRIED_QUESTION) and self._writes(
+            _trial(parts=True), TRIED_QUESTION
+        )
+        objects = json.loads(TRIED_ARGUMENTS)
+        takes_objects = self._writes(_trial(objects), *TRIED_CALL)
+        arguments = objects if takes_objects else TRIED_ARGUMENTS
+        if self._writes(_trial(arguments), *TRIED_CALL):
+            self.call = self._rendered(_trial(arguments))
+        return Abilities(
+            tools=bool(self.call),
+            objects=takes_objects,
+            several=self._writes(_trial(arguments, calls=2), *TRIED_CALL),
+            system=self._writes(_trial(system=True, parts=parts), TRIED_SYSTEM),
+            parts=parts,
+        )
 
-    def _writes(self, arguments: object, calls: int = 1) -> bool:
-        """Whether tool, arguments (as JSON, not as a string of JSON) and result come out."""
+    def _writes(self, conversation: Conversation, *words: str) -> bool:
+        """Whether these words of a conversation come out."""
         try:
-            prompt = self._rendered(TRIAL.conversation(arguments, calls))
+            prompt = self._rendered(conversation)
         except (Refused, *FAILURES):
             return False
-        return TRIAL.tool in prompt and TRIAL.shown.search(prompt) is not None and TRIAL.result in prompt
+        return all(word in prompt for word in words)
 
 
 FAILURES = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError)
 """What a template may raise for messages it was not written for."""
+TRIED_SYSTEM, TRIED_QUESTION, TRIED_RESULT = "trial system", "trial question", "trial result"
+TRIED_CALL = (TRIED_NAME, TRIED_ARGUMENTS, TRIED_RESULT)
 
 
-class Trial(Struct, frozen=True):
-    """A conversation with a call, and words in it that stand nowhere else."""
-
-    tool: str = "trial_tool"
-    result: str = "trial result"
-    shown: re.Pattern[str] = re.compile(r'"trial_key": ?"trial value"')
-
-    @property
-    def arguments(self) -> dict[str, str]:
-        return {"trial_key": "trial value"}
-
-    def conversation(self, arguments: object, calls: int) -> Conversation:
-        """A question, this many calls with these arguments and their results, an answer, another question."""
-        described = {"name": self.tool, "description": "A tool", "parameters": {"type": "object", "properties": {}}}
-        called = {"name": self.tool, "arguments": arguments}
-        ids = [f"call{number:05}" for number in range(calls)]
-        return Conversation(
-            [
-                {"role": "user", "content": "A question"},
-                {
-                    "role": "assistant",
-                    "content": "",
-                    "tool_calls": [{"id": call, "type": "function", "function": called} for call in ids],
-                },
-                *({"role": "tool", "name": self.tool, "content": self.result, "tool_call_id": call} for call in ids),
-                {"role": "assistant", "content": "An answer"},
-                {"role": "user", "content": "Another question"},
-            ],
-            [{"type": "function", "function": described}],
-        )
-
-
-TRIAL = Trial()
+def _trial(arguments: object = None, *, calls: int = 1, system: bool = False, parts: bool = False) -> Conversation:
+    """A question; where there are arguments, with this many calls that have them, their results and an answer."""
+    led = [{"role": "system", "content": TRIED_SYSTEM}] if system else []
+    messages: list[Plain] = [*led, {"role": "user", "content": TRIED_QUESTION}]
+    if arguments is None:
+        return Conversation(in_parts(messages) if parts else messages, None)
+    described = {"name": TRIED_NAME, "description": "A tool", "parameters": {"type": "object", "properties": {}}}
+    called = {"name": TRIED_NAME, "arguments": arguments}
+    ids = [f"call{number:05}" for number in range(calls)]
+    made = [{"id": call, "type": "function", "function": called} for call in ids]
+    messages += [
+        {"role": "assistant", "content": "", "tool_calls": made},
+        *({"role": "tool", "name": TRIED_NAME, "content": TRIED_RESULT, "tool_call_id": call} for call in ids),
+        {"role": "assistant", "content": "An answer"},
+        {"role": "user", "content": "Another question"},
+    ]
+    return Conversation(messages, [{"type": "function", "function": described}])
 
 
 class _Guard:
@@ -171,8 +175,20 @@ def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)")
 
 
+class _Generation(Extension):
+    """`{% generation %}`, by which templates mark what training is to learn: what stands in it is rendered."""
+
+    tags = {"generation"}  # noqa: RUF012  as Jinja declares it
+
+    def parse(self, parser: Parser) -> Node:
+        line = next(parser.stream).lineno
+        return Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = _now
