@@ -169,6 +169,7 @@ async def open_llama(entry: LlamaModel, home: Path) -> tuple[Model, Backend]:
             queue=entry.queue,
             system_prompt=entry.system_prompt,
             gpu_layers=entry.gpu_layers,
+            chat_template=None if entry.chat_template is None else Path(entry.chat_template),
             tool_format=None if entry.tool_format == "auto" else entry.tool_format,
             default_max_tokens=entry.default_max_tokens,
         )

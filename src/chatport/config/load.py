@@ -84,10 +84,14 @@ def model_of(wanted: str) -> LlamaModel:
     return LlamaModel(id=name, path=_file_from(Path(), wanted), aliases=aliases)
 
 
+def _absolute(folder: Path, path: str) -> str:
+    return str((folder / Path(path).expanduser()).absolute())
+
+
 def _file_from(folder: Path, path: str) -> str:
     """A file's path made absolute; a catalogue name stays what it is."""
     named = Path(path).expanduser()
-    return str((folder / named).absolute()) if named.suffix == ".gguf" or named.name != path else path
+    return _absolute(folder, path) if named.suffix == ".gguf" or named.name != path else path
 
 
 class _Reader:
@@ -144,6 +148,8 @@ class _Reader:
             return None
         if kind is LlamaModel and self._source.file is not None:
             settings["path"] = _file_from(self._source.file.absolute().parent, settings["path"])
+            if settings.get("chat_template"):
+                settings["chat_template"] = _absolute(self._source.file.absolute().parent, settings["chat_template"])
         return kind(**settings)
 
     def _settings(self, kind: type[Settings], found: dict[str, Any], path: KeyPath) -> dict[str, Any]:

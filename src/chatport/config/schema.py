@@ -131,6 +131,13 @@ class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
         Word | None,
         about("Used where a request has no system message. Not set: whatever the model's own template says."),
     ] = None
+    chat_template: Annotated[
+        Word | None,
+        about(
+            "A file with the model's chat template (Jinja), where the one in its weights is missing or wrong. May be "
+            "relative to the folder of the configuration file."
+        ),
+    ] = None
     tool_format: Annotated[
         Literal["auto", "hermes", "llama3", "mistral", "chatport"],
         about(

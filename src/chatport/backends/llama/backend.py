@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct, UnsetType, structs
 
 from chatport.backends.base import complete_by_streaming
 from chatport.backends.llama.admission import Admission
@@ -24,7 +24,7 @@ from chatport.backends.llama.sampling import is_exact, sampling
 from chatport.backends.llama.shape import Shape, Shaper
 from chatport.backends.llama.slots import Slots
 from chatport.backends.llama.tape import Piece
-from chatport.backends.llama.template import ChatTemplate
+from chatport.backends.llama.template import ChatTemplate, read_template
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.targets import Bound, Feature, Target
 from chatport.wire.chat import (
@@ -72,6 +72,8 @@ class LlamaSettings(Struct, frozen=True, kw_only=True):
     system_prompt: str | None = None
     """For requests without a system message; None leaves it to the model's template."""
     gpu_layers: int | Literal["auto"] = "auto"
+    chat_template: Path | None = None
+    """Of the model, where not the one in its file."""
     tool_format: FormatName | None = None
     """How the model writes calls of tools; None: what its template tells."""
     default_max_tokens: int | None = None
@@ -101,6 +103,8 @@ class LlamaBackend:
         """Loads the model, with the whole process standing still meanwhile (a second for the default model). Raises
         ModelFileError, a sentence, for a file that is missing, broken, unknown to the engine or made for no chat."""
         file = read(settings.path)
+        if settings.chat_template is not None:
+            file = structs.replace(file, chat_template=read_template(settings.chat_template))
         vocabulary = Vocabulary(file)
         template = ChatTemplate(file, vocabulary)
         window = EngineSettings(
@@ -304,6 +308,7 @@ def _usage(prompt: int, completion: int, cached: int, thought: int = 0) -> Usage
 
 
 def _fingerprint(settings: LlamaSettings, file: ModelFile, engine: Engine) -> str:
-    """The same for the same weights, settings and engine, wherever the file lies."""
-    described = msgspec.json.encode(msgspec.structs.replace(settings, path=Path(file.digest)), enc_hook=str)
-    return "fp_" + hashlib.sha256(described + engine.version.encode()).hexdigest()[:10]
+    """The same for the same weights, template, settings and engine, wherever the files lie."""
+    described = msgspec.json.encode(structs.replace(settings, path=Path(file.digest), chat_template=None), enc_hook=str)
+    told = described + (file.chat_template or "").encode() + engine.version.encode()
+    return "fp_" + hashlib.sha256(told).hexdigest()[:10]

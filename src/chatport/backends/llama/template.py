@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from secrets import token_hex
 from typing import Any, NoReturn
 
@@ -31,6 +32,15 @@ from chatport.backends.llama.conversation import Abilities, Conversation, Plain,
 from chatport.backends.llama.gguf import ModelFile, ModelFileError
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.wire.errors import InvalidRequest
+
+
+def read_template(path: Path) -> str:
+    """A template in a file of its own. Raises ModelFileError."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise ModelFileError(f"The chat template {path} can't be read: {reason}.") from exc
 
 
 class Segment(Struct, frozen=True):
