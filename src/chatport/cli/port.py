@@ -48,6 +48,11 @@ def refusal(host: str, port: int, error: OSError) -> str:
 def url_of(sock: socket.socket) -> str:
     """Where clients on this machine find the server."""
     host, port = sock.getsockname()[:2]
+    return url_at(host, port)
+
+
+def url_at(host: str, port: int) -> str:
+    """Where a server that listens on this address is found from this machine."""
     if host in {"0.0.0.0", "::"}:  # noqa: S104  compared, not listened on
         host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -26,6 +26,14 @@ def exemption(environ: Mapping[str, str]) -> str:
     return f'export NO_PROXY="{before},{LOCAL}"' if before else f'export NO_PROXY="{LOCAL}"'
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, as seen from itself."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _covers(entry: str, host: str) -> bool:
     if entry == "*" or entry.lstrip(".") == host or host.endswith(f".{entry.lstrip('.')}"):
         return bool(entry)

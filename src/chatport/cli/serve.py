@@ -9,11 +9,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +22,8 @@ from chatport.cli.keys import key_state
 from chatport.cli.options import ConfigOption, command_line, own_command
 from chatport.cli.port import bound, refusal, url_of
 from chatport.cli.progress import shown_progress
-from chatport.cli.proxies import catching, exemption
+from chatport.cli.proxies import catching, exemption, is_loopback
+from chatport.cli.signals import ended_by_signals
 from chatport.cli.welcome import SMALL_MODEL, KeysMade, Start, welcome
 from chatport.config import Config, ConfigError, Fault, LlamaModel, load
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 BOOTSTRAP = {"CHATPORT_BOOTSTRAP_KEY": False, "CHATPORT_BOOTSTRAP_ADMIN_KEY": True}
 """Variables that bring a key along, and whether it is an admin's."""
-LOOPBACK = ("127.", "::1", "localhost")
 
 
 def serve(  # noqa: PLR0913, PLR0917  one parameter an option
@@ -72,7 +70,7 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
             f"--workers {workers} is not possible yet: each process would keep limits of its own. Leave it at 1; one "
             "process answers many requests at the same time.",
         )
-    with told(), _sigterm_obeyed():
+    with told(), ended_by_signals(Ending.OK, signal.SIGTERM):  # the server then sees to it itself
         found = load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
         with bound(found.server.host, found.server.port) as sock:
             _prepare_home(found)
@@ -141,23 +139,6 @@ def _run(config: Config, sock: socket.socket) -> None:
         end(Ending.PORT, refusal(config.server.host, config.server.port, error))
 
 
-@contextmanager
-def _sigterm_obeyed() -> Iterator[None]:
-    """SIGTERM before the server runs, which then sees to it itself: there is nothing to drain, but a download to close.
-
-    As the first process of a container we would not even be ended by it without a handler.
-    """
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(Ending.OK)
-
-    earlier = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
 async def first_keys(keys: Keys, environ: Mapping[str, str]) -> KeysMade:
     """Registers the keys that the environment brings along. Where there is none at all, mints an API and an admin key.
 
@@ -195,6 +176,6 @@ def start_of(config: Config, url: str, made: KeysMade, environ: Mapping[str, str
         small_model=any(isinstance(model, LlamaModel) and model.path == SMALL_MODEL for model in config.models),
         bigger=f"{own_command()} serve --model /path/to/MODEL.gguf",
         replaced_by=str(config.source) if config.chosen_by == "file" else None,
-        public=not config.server.host.startswith(LOOPBACK),
+        public=not is_loopback(config.server.host),
         proxy=(variable, exemption(environ)) if variable else None,
     )
