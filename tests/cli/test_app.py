@@ -19,6 +19,7 @@ runner = CliRunner()
 DOCS = Path(__file__).parent.parent.parent / "docs"
 COMMANDS = [
     "serve",
+    "chat",
     "models list",
     "models pull",
     "models rm",
@@ -43,7 +44,16 @@ def test_help_needs_neither_server_nor_store_nor_engine() -> None:
     code = "import sys, chatport.cli; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     loaded = set(python("-c", code).split())
     assert "typer" in loaded
-    assert not loaded & {"sqlalchemy", "alembic", "uvicorn", "starlette", "uvloop", "xllamacpp", "jinja2"}
+    assert not loaded & {
+        "sqlalchemy",
+        "alembic",
+        "uvicorn",
+        "starlette",
+        "uvloop",
+        "xllamacpp",
+        "jinja2",
+        "prompt_toolkit",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,4 +1,4 @@
-"""The command line: `serve`, `models`, `keys`, `config`.
+"""The command line: `serve`, `chat`, `models`, `keys`, `config`.
 
 Each command imports what it needs when it runs, so that help and version come at once.
 """

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from chatport import __version__
+from chatport.cli.chat.command import chat
 from chatport.cli.configuration import configuration
 from chatport.cli.keys import keys
 from chatport.cli.models import models
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(chat)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(configuration, name="config")

@@ -29,8 +29,10 @@ class Ending(IntEnum):
     """A model can't be had: its file is missing, broken or could not be fetched, or the engine is not installed."""
     STORE = 6
     """The database can't be used."""
+    SERVER = 7
+    """The server can't be talked to: none answers, it is none of this API, or it does not take the key."""
     INTERRUPTED = 130
-    """Ctrl-C, before there was anything to end in good order."""
+    """Ctrl-C, before there was anything to end in good order; `chat` ends so after other signals too."""
 
 
 def end(ending: Ending, sentence: str) -> NoReturn:
