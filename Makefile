@@ -1,4 +1,4 @@
-# make serve   builds .venv with any Python >= 3.11 and starts the server:  make serve PORT=8080 MODEL=path.gguf ARGS="--log-level debug"
+# make serve   builds .venv with any Python >= 3.11 and starts the server:  make serve PORT=8080 MODEL=qwen3-4b ARGS="--log-level debug"
 # make test    everything that CI runs: formatting, lint, types, unit tests, black-box tests with the real model
 #
 # Kept to what GNU Make 3.81 (macOS) knows.

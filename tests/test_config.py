@@ -102,6 +102,12 @@ def test_flags_win_over_the_file(file: Path) -> None:
             "/m/My Model Q4.gguf",
             LlamaModel(id="My-Model-Q4", path="/m/My Model Q4.gguf", aliases=DEFAULT_MODEL.aliases),
         ),
+        ("/a/b/c.gguf", LlamaModel(id="c", path="/a/b/c.gguf", aliases=DEFAULT_MODEL.aliases)),
+        (
+            "own/repo/My Model.gguf",
+            LlamaModel(id="own/repo/My-Model", path="own/repo/My Model.gguf", aliases=DEFAULT_MODEL.aliases),
+        ),
+        ("own/repo/sub/x", LlamaModel(id="own/repo/sub/x", path="own/repo/sub/x", aliases=DEFAULT_MODEL.aliases)),
         ("/m/gpt-4.gguf", LlamaModel(id="gpt-4", path="/m/gpt-4.gguf", aliases=("gpt-3.5-turbo",))),
     ],
 )
@@ -119,6 +125,16 @@ def test_a_relative_model_flag_is_seen_from_where_the_command_runs(
     (model,) = load(None, {}, model="x.gguf").models
     assert isinstance(model, LlamaModel)
     assert model.path == str(tmp_path / "x.gguf")
+
+
+def test_a_file_wins_over_a_hubs_file_of_that_name(file: Path) -> None:
+    path = "models/big/x.gguf"
+    file.write_text(f'[[models]]\nid = "big"\nbackend = "llama"\npath = "{path}"\n')
+    assert load(file, {}).models == (LlamaModel(id="big", path=path),)
+    there = file.parent / path
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"GGUF")
+    assert load(file, {}).models == (LlamaModel(id="big", path=str(there)),)
 
 
 def test_the_environment_may_name_the_file_and_the_home(file: Path, tmp_path: Path) -> None:

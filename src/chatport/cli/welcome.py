@@ -9,6 +9,8 @@ from msgspec import Struct
 
 SMALL_MODEL = "smollm2-135m"
 """The model whose answers nobody should take for the program's measure."""
+BIGGER_MODEL = "qwen3-4b"
+"""The catalogue's model that is shown the way to: it runs on a laptop, in English and in Chinese."""
 
 
 class KeysMade(Struct, frozen=True, kw_only=True):
@@ -105,9 +107,9 @@ def _remarks(start: Start) -> Iterator[str]:
     if start.small_model:
         yield (
             f"{SMALL_MODEL} proves that everything works. It is too small for good answers, and of no use in Chinese. "
-            f"For real answers serve a bigger instruct model, any GGUF of 7B or more:\n  {start.bigger}\n"
+            f"For real answers serve a bigger model, which is fetched once (2.5 GB):\n  {start.bigger}\n"
             f"{SMALL_MODEL} 仅用于验证服务可用：模型太小，回答质量差，不会中文。"
-            "要得到真正可用的回答，请用上面的命令换用更大的指令模型（7B 以上的 GGUF 文件）。"
+            "要得到真正可用的回答，请用上面的命令换用更大的模型（首次运行时下载，约 2.5 GB）。"
         )
     if start.replaced_by is not None:
         yield (

@@ -41,7 +41,7 @@ class Flags(TypedDict, total=False):
     port: int | None
     log_level: str | None
     model: str | None
-    """A catalogue name or a .gguf file, served instead of all configured models."""
+    """A name or a .gguf file, served instead of all configured models."""
 
 
 def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) -> Config:
@@ -75,13 +75,15 @@ def model_of(wanted: str) -> LlamaModel:
     """The one model that `--model` asks for. It answers to the examples' model names too."""
     if wanted == DEFAULT_MODEL.path:
         return DEFAULT_MODEL
-    name = "-".join(Path(wanted).name.removesuffix(".gguf").split())[:128]
+    path = _file_from(Path(), wanted)
+    called = path if path == wanted and not Path(path).is_absolute() else Path(wanted).name
+    name = "-".join(called.removesuffix(".gguf").split())[:128]
     if not name:
         raise ConfigError(
             Fault(key="--model", sentence=f"{quote(wanted)} names no model; give a name or a .gguf file.")
         )
     aliases = tuple(alias for alias in DEFAULT_ALIASES if alias != name)
-    return LlamaModel(id=name, path=_file_from(Path(), wanted), aliases=aliases)
+    return LlamaModel(id=name, path=path, aliases=aliases)
 
 
 def _absolute(folder: Path, path: str) -> str:
@@ -89,9 +91,13 @@ def _absolute(folder: Path, path: str) -> str:
 
 
 def _file_from(folder: Path, path: str) -> str:
-    """A file's path made absolute; a catalogue name stays what it is."""
+    """A file's path made absolute; a name stays what it is: the catalogue's, or owner/repo/file where no file is so."""
     named = Path(path).expanduser()
-    return _absolute(folder, path) if named.suffix == ".gguf" or named.name != path else path
+    if named.suffix != ".gguf" and named.name == path:
+        return path
+    file = _absolute(folder, path)
+    of_a_hub = path.count("/") > 1 and path[0] not in "./~"
+    return path if of_a_hub and not Path(file).is_file() else file
 
 
 class _Reader:

@@ -109,7 +109,11 @@ class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
 
     id: Annotated[Name, about("The model's name in requests and replies.")]
     path: Annotated[
-        ModelPath, about("The weights. A file's path may be relative to the folder of the configuration file.")
+        ModelPath,
+        about(
+            "The weights. A file's path may be relative to the folder of the configuration file. A file of a hub that "
+            "was pulled is named `owner/repo/file`."
+        ),
     ]
     aliases: Annotated[
         tuple[Name, ...], about("Further names that requests may use. The reply's `model` is the id all the same.")

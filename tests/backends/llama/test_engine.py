@@ -10,12 +10,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
 
 from chatport.backends.llama import LlamaBackend, LlamaSettings, ModelFileError, listener
+from chatport.backends.llama.engine import _has_gpu
 from chatport.wire.errors import InternalError, Unavailable
 from support.embedded import END_OF_TURN, TARGET, answer, ask, busy_slots, opened, text
 from support.gguf_files import gguf
@@ -36,6 +38,20 @@ async def test_the_engines_listener_wants_its_key(backend: LlamaBackend) -> None
             await engines.tokens("x", special=False)
     finally:
         engines.key = key
+
+
+def test_layers_are_fitted_where_there_is_a_gpu() -> None:
+    module = pytest.importorskip("xllamacpp")
+    kinds = module.ggml_backend_dev_type
+
+    def engine_with(*devices: str) -> ModuleType:
+        found = [{"type": kinds[f"GGML_BACKEND_DEVICE_TYPE_{device}"]} for device in devices]
+        built = ModuleType("engine")
+        built.__dict__["get_device_info"] = lambda: found
+        return built
+
+    assert [_has_gpu(engine_with(*devices)) for devices in (("CPU",), ("ACCEL", "CPU"))] == [False, False]
+    assert [_has_gpu(engine_with(device, "CPU")) for device in ("GPU", "IGPU")] == [True, True]
 
 
 class BrokenEngine:

