@@ -19,6 +19,7 @@ from chatport.config import (
     load,
 )
 from chatport.config.reference import BEGIN, renewed
+from chatport.config.schema import FLAG_CONTEXT
 from chatport.config.source import key_lines
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -93,22 +94,24 @@ def test_flags_win_over_the_file(file: Path) -> None:
     assert (server.host, server.port, server.log_level) == ("0.0.0.0", 9001, "debug")
 
 
+def named(name: str, path: str) -> LlamaModel:
+    """What `--model` makes of a name."""
+    return LlamaModel(id=name, path=path, aliases=("gpt-4", "gpt-3.5-turbo"), context=FLAG_CONTEXT)
+
+
 @pytest.mark.parametrize(
     ("wanted", "model"),
     [
         ("smollm2-135m", DEFAULT_MODEL),
-        ("other", LlamaModel(id="other", path="other", aliases=("gpt-4", "gpt-3.5-turbo"))),
+        ("other", named("other", "other")),
+        ("/m/My Model Q4.gguf", named("My-Model-Q4", "/m/My Model Q4.gguf")),
+        ("/a/b/c.gguf", named("c", "/a/b/c.gguf")),
+        ("own/repo/My Model.gguf", named("own/repo/My-Model", "own/repo/My Model.gguf")),
+        ("own/repo/sub/x", named("own/repo/sub/x", "own/repo/sub/x")),
         (
-            "/m/My Model Q4.gguf",
-            LlamaModel(id="My-Model-Q4", path="/m/My Model Q4.gguf", aliases=DEFAULT_MODEL.aliases),
+            "/m/gpt-4.gguf",
+            LlamaModel(id="gpt-4", path="/m/gpt-4.gguf", aliases=("gpt-3.5-turbo",), context=FLAG_CONTEXT),
         ),
-        ("/a/b/c.gguf", LlamaModel(id="c", path="/a/b/c.gguf", aliases=DEFAULT_MODEL.aliases)),
-        (
-            "own/repo/My Model.gguf",
-            LlamaModel(id="own/repo/My-Model", path="own/repo/My Model.gguf", aliases=DEFAULT_MODEL.aliases),
-        ),
-        ("own/repo/sub/x", LlamaModel(id="own/repo/sub/x", path="own/repo/sub/x", aliases=DEFAULT_MODEL.aliases)),
-        ("/m/gpt-4.gguf", LlamaModel(id="gpt-4", path="/m/gpt-4.gguf", aliases=("gpt-3.5-turbo",))),
     ],
 )
 def test_the_model_flag_replaces_every_configured_model(wanted: str, model: LlamaModel, file: Path) -> None:

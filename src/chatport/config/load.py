@@ -17,6 +17,7 @@ from chatport.config.faults import ConfigError, Fault, quote
 from chatport.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_MODEL,
+    FLAG_CONTEXT,
     ChosenBy,
     Config,
     LlamaModel,
@@ -83,7 +84,7 @@ def model_of(wanted: str) -> LlamaModel:
             Fault(key="--model", sentence=f"{quote(wanted)} names no model; give a name or a .gguf file.")
         )
     aliases = tuple(alias for alias in DEFAULT_ALIASES if alias != name)
-    return LlamaModel(id=name, path=path, aliases=aliases)
+    return LlamaModel(id=name, path=path, aliases=aliases, context=FLAG_CONTEXT)
 
 
 def _absolute(folder: Path, path: str) -> str:

@@ -201,6 +201,14 @@ DEFAULT_MODEL = LlamaModel(
 """What is served when neither a file nor a flag names a model."""
 
 
+FLAG_CONTEXT = 16_384
+"""Tokens in the window of a model that `--model` names, or as many as it was made for if that is less.
+
+The window takes memory from the start: 2.4 GB for so many tokens of Qwen3 4B or 8B, 19 GB for the 131,072 that models
+of this size may be made for. A file that configures the model may ask for them.
+"""
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """All that is set, with defaults filled in. Only `runtime.py` and the CLI read it; all others get plain values."""
 

@@ -165,14 +165,14 @@ KNOWN: dict[str, KnownModel | HubModel] = {
             "unsloth/Llama-3.2-1B-Instruct-GGUF",
             "Llama-3.2-1B-Instruct-Q4_K_M.gguf",
             LLAMA,
-            "Llama 3.2 1B Instruct, Q4_K_M, European languages. Small and quick.",
+            "Llama 3.2 1B Instruct, Q4_K_M, eight languages, not Chinese. Small and quick.",
         ),
         _mirrored(
             "llama-3.2-3b",
             "unsloth/Llama-3.2-3B-Instruct-GGUF",
             "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
             LLAMA,
-            "Llama 3.2 3B Instruct, Q4_K_M, European languages.",
+            "Llama 3.2 3B Instruct, Q4_K_M, eight languages, not Chinese.",
         ),
         HubModel(
             name="smollm3-3b",

@@ -28,8 +28,8 @@ from chatport.backends.llama.catalogue import WeightsError
 
 BLOCK = 1 << 18
 """Bytes read at once: a progress bar moves several times a second on a slow line."""
-READ_TIMEOUT = 30.0
-"""Seconds without a byte after which a connection is taken for dead. pip's own default is 15."""
+READ_TIMEOUT = 15.0
+"""Seconds without a byte after which a connection is taken for dead, as pip has it."""
 FRUITLESS_TRIES = 3
 """Connections in a row that brought nothing, before giving up."""
 PAUSE = 1.0
