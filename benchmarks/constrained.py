@@ -3,9 +3,9 @@
     python benchmarks/constrained.py [--model PATH.gguf] [--streams 1,4] [--rounds 3] [--json FILE]
 
 For each wish the model is loaded once; they answer in turns (A/B/C/A/B/C), each answer cut at the same number of
-tokens, its prompt cached; the best round of each counts. `text`: no grammar. `schema`: a strict JSON schema with texts, numbers
-and lists. `object`: any JSON object. `call`: a function that must be called. `tools`: functions that may be called (the
-answer is text). Goal (issue 3): at most 15 % fewer tokens/s than `text`.
+tokens, its prompt cached; the best round of each counts. `text`: no grammar. `schema`: a strict JSON schema with texts,
+numbers and lists. `object`: any JSON object. `call`: a function that must be called. `tools`: functions that may be
+called (the answer is text). Goal (issue 3): at most 15 % fewer tokens/s than `text`.
 """
 
 from __future__ import annotations
