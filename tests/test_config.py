@@ -12,6 +12,7 @@ from chatport.config import (
     DEFAULT_MODEL,
     ConfigError,
     LlamaModel,
+    OnDemandConfig,
     ScriptedModel,
     ServerConfig,
     StoreConfig,
@@ -54,6 +55,9 @@ def test_a_whole_file(file: Path) -> None:
         [store]
         url = "postgresql://me@db/chatport"
         durability = "power"
+        [on_demand]
+        enabled = false
+        max_memory_bytes = 8_000_000_000
         [[models]]
         id = "big"
         backend = "llama"
@@ -72,6 +76,7 @@ def test_a_whole_file(file: Path) -> None:
     config = load(file, {})
     assert config.server == ServerConfig(port=0, cors_origins=("https://app.example",), drain_seconds=5)
     assert config.store == StoreConfig(url="postgresql://me@db/chatport", durability="power")
+    assert config.on_demand == OnDemandConfig(enabled=False, max_memory_bytes=8_000_000_000)
     assert config.models == (
         LlamaModel(
             id="big", path=str(file.parent / "models/big.gguf"), aliases=("gpt-4",), gpu_layers=20, context=4096
@@ -185,8 +190,10 @@ FAULTS: list[tuple[str, int | None, str, str]] = [
     ("[server]\n[server.deep]\nx = 1", 2, "server.deep", "there is no such key"),
     ("server = 1", 1, "server", "1 is not allowed here; write a table, [server]."),
     ("[severs]\nx = 1", 1, "severs", 'there is no such key; did you mean "server"?'),
-    ("zzz = 1", 1, "zzz", "there is no such key; allowed: models, server, store."),
+    ("zzz = 1", 1, "zzz", "there is no such key; allowed: models, on_demand, server, store."),
     ('[store]\nurl = "mysql://u:s3cret@h/d"', 2, "store.url", 'the value is not allowed; allowed: "sqlite:///PATH" or'),
+    ("[on_demand]\nenabled = 1", 2, "on_demand.enabled", "1 is not allowed; allowed: true or false."),
+    ("[on_demand]\nmax_loaded = 0", 2, "on_demand.max_loaded", "allowed: a whole number from 1 to 1000."),
     ("[models]\nid = 1", 1, "models", "each model is a table of its own, [[models]], and there is at least one."),
     ("models = []", 1, "models", "there is at least one"),
     ('[[models]]\nid = "a"', 1, "models[0].backend", 'is missing; allowed: "llama" or "scripted".'),

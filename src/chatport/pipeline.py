@@ -82,24 +82,25 @@ class Pipeline:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """Answers one call into the sink. Raises ApiError (or what `as_api_error` knows) while no head is out."""
+        await self.catalog.look_for(call.request.model)
         model = self.catalog.find(call.request, call.caller)
         refuse_unsupported(call.request, model.targets[0])
         async with self._claim(call) as claim:
             if claim is not None and claim.replay is not None:
                 await self._replay(call, claim.replay, sink)
                 return
-            route = await self._route(model, call.request)
             if call.request.stream:
-                await self._stream(call, route, claim, sink)
+                await self._stream(call, model, claim, sink)
             else:
-                await self._complete(call, route, claim, sink)
+                await self._complete(call, model, claim, sink)
 
     async def _route(self, model: Model, request: ChatRequest) -> Route:
         target = model.targets[0]
         backend = self.backends[target.backend]
         return Route(model, target, await backend.bound(target, request), backend)
 
-    async def _complete(self, call: Call, route: Route, claim: Claim | None, sink: Sink) -> None:
+    async def _complete(self, call: Call, model: Model, claim: Claim | None, sink: Sink) -> None:
+        route = await self._route(model, call.request)
         answer = await route.backend.complete(route.target, call.request, route.bound)
         completion = in_envelope(answer, envelope(route))
         if call.request.store:
@@ -110,7 +111,8 @@ class Pipeline:
         async with Delivery(sink, lambda: head(call, JSON, route, length=len(body))) as delivery:
             await delivery.finish(body)
 
-    async def _stream(self, call: Call, route: Route, claim: Claim | None, sink: Sink) -> None:
+    async def _stream(self, call: Call, model: Model, claim: Claim | None, sink: Sink) -> None:
+        route: Route | None = None
         delivery = Delivery(
             sink,
             lambda: head(call, EVENT_STREAM, route),
@@ -120,6 +122,7 @@ class Pipeline:
         )
         async with delivery:
             try:
+                route = await self._route(model, call.request)  # may take its time: a model may have to be loaded
                 await self._push(call, route, delivery)
                 if claim is not None and delivery.copy is not None:
                     await claim.keep(EVENT_STREAM.decode(), b"".join([*delivery.copy, sse.DONE]))

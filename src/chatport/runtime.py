@@ -12,10 +12,10 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -38,6 +38,10 @@ from chatport.web.site import WebSettings
 from chatport.wire.decode import DecodeLimits
 from chatport.wire.errors import ApiError
 
+if TYPE_CHECKING:
+    from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings
+    from chatport.backends.on_demand.shelf import ShelvedModel
+
 if sys.platform != "win32":
     import uvloop
 
@@ -46,6 +50,9 @@ PRUNE_EVERY = 600.0
 
 RELEASED = 1_795_392_000
 """Unix seconds of this program's first release: `created` of a model that is no file."""
+
+ON_DEMAND = "on demand"
+"""The key, among the backends, of the one for models that nobody configured; no model's id holds a space."""
 
 log = logging.getLogger("chatport")
 
@@ -58,6 +65,8 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """A server that runs has a valid one."""
     store: str
     models: dict[str, str]
+    on_demand: dict[str, str] = {}
+    """Of models that are loaded when they are asked for: `loaded`, `loading`, `not loaded`, or why they can't be."""
 
 
 class Runtime:
@@ -71,7 +80,10 @@ class Runtime:
         self.keys = keys
         self.models = models
         self.backends = backends
-        self.catalog = Catalog(models)
+        self.on_demand = open_on_demand(config, self._serve_also) if serves_on_demand(config) else None
+        self.catalog = Catalog(models, look=self.on_demand.look if self.on_demand else None)
+        if self.on_demand is not None:
+            backends[ON_DEMAND] = self.on_demand
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
         self.pipeline = Pipeline(
@@ -85,7 +97,12 @@ class Runtime:
     async def readiness(self) -> Readiness:
         store = await self._store_state()
         models = {model.id: await self._model_state(model) for model in self.models}
-        return Readiness(ready=store == "ready" and {*models.values()} <= {"ready"}, store=store, models=models)
+        return Readiness(
+            ready=store == "ready" and {*models.values()} <= {"ready"},
+            store=store,
+            models=models,
+            on_demand=self.on_demand.states() if self.on_demand else {},
+        )
 
     async def _store_state(self) -> str:
         try:
@@ -101,6 +118,9 @@ class Runtime:
         except ApiError as error:
             return error.message
         return "ready"
+
+    def _serve_also(self, found: Collection[ShelvedModel], settings: OnDemandSettings) -> None:
+        self.catalog.serve_also(on_demand_model(model, settings) for model in found)
 
     async def prune(self) -> None:
         """Sweeps now and then, for as long as the server runs; a store that does not answer is tried again."""
@@ -130,7 +150,21 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
         runtime = Runtime(config, store, keys, models, backends)
         sweeping = asyncio.create_task(runtime.prune())
         stack.callback(sweeping.cancel)
+        if runtime.on_demand is not None:
+            await stack.enter_async_context(watched(runtime.on_demand))
         yield runtime
+
+
+@asynccontextmanager
+async def watched(on_demand: OnDemandBackend) -> AsyncIterator[None]:
+    """Keeps an eye on the model files, and on the models that are loaded; in the end unloads them."""
+    await on_demand.look()
+    watching = asyncio.create_task(on_demand.watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await on_demand.close()
 
 
 async def open_model(entry: ModelConfig, home: Path) -> tuple[Model, Backend]:
@@ -183,6 +217,53 @@ async def open_llama(entry: LlamaModel, home: Path) -> tuple[Model, Backend]:
         context=backend.context_length,
     )
     return described(entry, target, int(path.stat().st_mtime)), backend
+
+
+def serves_on_demand(config: Config) -> bool:
+    """Whether model files that nobody configured are served: their processes need pipes that Windows does not have."""
+    return config.on_demand.enabled and sys.platform != "win32"
+
+
+def open_on_demand(
+    config: Config, on_change: Callable[[Collection[ShelvedModel], OnDemandSettings], None]
+) -> OnDemandBackend:
+    """What is in the folder of models beside those that are configured."""
+    from chatport.backends.llama.weights import resolve  # noqa: PLC0415  as above
+    from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings  # noqa: PLC0415
+
+    names = {name for entry in config.models for name in (entry.id, *entry.aliases)}
+    files = {resolve(entry.path, config.home).absolute() for entry in config.models if isinstance(entry, LlamaModel)}
+    entry = config.on_demand
+    settings = OnDemandSettings(
+        idle_seconds=entry.idle_seconds,
+        load_seconds=entry.load_seconds,
+        wait_seconds=entry.wait_seconds,
+        max_loaded=entry.max_loaded,
+        max_memory=entry.max_memory_bytes,
+        context=entry.context,
+        slots=entry.slots,
+        threads=entry.threads,
+        gpu_layers=entry.gpu_layers,
+    )
+
+    def wanted(model: ShelvedModel) -> bool:
+        return model.name not in names and model.path.absolute() not in files
+
+    return OnDemandBackend(config.home, settings, wanted, lambda found: on_change(found, settings))
+
+
+def on_demand_model(model: ShelvedModel, settings: OnDemandSettings) -> Model:
+    """A model file as the catalog has it; loaded or not makes no difference there."""
+    run = msgspec.structs.replace(settings.for_model(model), path=Path(model.digest))
+    target = Target(
+        id=model.name,
+        backend=ON_DEMAND,
+        model=model.name,
+        features=model.features,
+        fingerprint=fingerprint(msgspec.json.encode(run, enc_hook=str)),
+        context=None if model.fault else settings.window(model),
+    )
+    return described(LlamaModel(id=model.name, path=str(model.path)), target, model.changed_ns // 1_000_000_000)
 
 
 def described(entry: LlamaModel | ScriptedModel, target: Target, created: int) -> Model:

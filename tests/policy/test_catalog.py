@@ -64,3 +64,31 @@ def test_every_name_listed_is_accepted_and_retrievable(who: Caller) -> None:
 def test_the_listing_holds_aliases_and_what_a_client_builder_wants_to_know() -> None:
     assert [entry.id for entry in CATALOG.listing(caller())] == ["small", "gpt-4", "gpt-3.5-turbo", "owner/big:7b"]
     assert CATALOG.listing(caller())[1].context_length == 8192
+
+
+def test_further_models_come_and_go_and_never_hide_a_configured_one() -> None:
+    catalog = Catalog([model("small", "gpt-4")])
+    catalog.serve_also([model("more"), model("gpt-4"), model("small")])
+    assert [entry.id for entry in catalog.listing(caller())] == ["small", "gpt-4", "more"]
+    assert catalog.find(asking_for("gpt-4"), caller()).id == "small"
+    assert catalog.find(asking_for("more"), caller("more")).id == "more"
+    with pytest.raises(AccessDenied):
+        catalog.find(asking_for("more"), caller("small"))
+    catalog.serve_also([model("others")])
+    assert [entry.id for entry in catalog.listing(caller())] == ["small", "gpt-4", "others"]
+
+
+async def test_only_a_name_it_does_not_know_is_looked_for() -> None:
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+        catalog.serve_also([model("new")])
+
+    catalog = Catalog([model("small", "gpt-4")], look)
+    for name, expected in (("small", 0), ("gpt-4", 0), ("new", 1), ("new", 1), ("nobody", 2), (None, 3)):
+        await catalog.look_for(name)
+        assert looks == expected
+    assert catalog.find(asking_for("new"), caller()).id == "new"
+    await CATALOG.look_for("nobody")  # nobody looks for it

@@ -130,7 +130,8 @@ def _run(config: Config, sock: socket.socket) -> None:
 
     async def greet(runtime: Runtime) -> None:
         made = await first_keys(runtime.keys, os.environ)
-        typer.echo(welcome(start_of(config, url_of(sock), made, os.environ)))
+        on_demand = tuple(runtime.on_demand.states()) if runtime.on_demand else ()
+        typer.echo(welcome(start_of(config, url_of(sock), made, os.environ, on_demand)))
         sys.stdout.flush()
 
     configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
@@ -168,13 +169,16 @@ async def first_keys(keys: Keys, environ: Mapping[str, str]) -> KeysMade:
     return KeysMade(key=api.key, admin_key=admin_key.key)
 
 
-def start_of(config: Config, url: str, made: KeysMade, environ: Mapping[str, str]) -> Start:
+def start_of(
+    config: Config, url: str, made: KeysMade, environ: Mapping[str, str], on_demand: tuple[str, ...] = ()
+) -> Start:
     """What there is to say about this start."""
     host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
     variable = catching(environ, host)
     return Start(
         url=url,
         models=tuple((model.id, *model.aliases) for model in config.models),
+        on_demand=on_demand,
         keys=made,
         mint=command_line(config, "keys", "create"),
         mint_admin=command_line(config, "keys", "create", "--admin"),

@@ -32,6 +32,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """Without a path."""
     models: tuple[tuple[str, ...], ...]
     """Each model's names, its id first."""
+    on_demand: tuple[str, ...] = ()
+    """Models that are loaded when they are asked for."""
     keys: KeysMade = KeysMade()
     mint: str
     """The command that makes another key."""
@@ -56,7 +58,8 @@ def welcome(start: Start) -> str:
 
 def _where(start: Start) -> str:
     names = ", ".join(names[0] + (f" (= {', '.join(names[1:])})" if names[1:] else "") for names in start.models)
-    return f"Chatport is ready. 服务已就绪。\n  API     {start.url}/v1\n  models  {names}"
+    more = f"\n  loaded when asked for 按需加载  {', '.join(start.on_demand)}" if start.on_demand else ""
+    return f"Chatport is ready. 服务已就绪。\n  API     {start.url}/v1\n  models  {names}{more}"
 
 
 def _keys(start: Start) -> str:

@@ -22,6 +22,7 @@ from chatport.config.schema import (
     Config,
     LlamaModel,
     ModelConfig,
+    OnDemandConfig,
     ScriptedModel,
     ServerConfig,
     Settings,
@@ -32,7 +33,7 @@ from chatport.config.source import KeyPath, Source, Substituted, read, spelled
 Table = TypeVar("Table", bound=Settings)
 
 BACKENDS: dict[str, type[LlamaModel] | type[ScriptedModel]] = {"llama": LlamaModel, "scripted": ScriptedModel}
-TABLES = ("server", "store", "models")
+TABLES = ("server", "store", "on_demand", "models")
 
 
 class Flags(TypedDict, total=False):
@@ -57,12 +58,21 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     reader = _Reader(read(path, environ))
     server = reader.table(ServerConfig, "server", {key: value for key, value in flags.items() if value is not None})
     store = reader.table(StoreConfig, "store", {})
+    on_demand = reader.table(OnDemandConfig, "on_demand", {})
     models, chosen_by = reader.models()
     reader.raise_faults()
     if wanted is not None:
         models, chosen_by = (model_of(wanted),), "flag"
     home = home_of(environ)
-    return Config(server=server, store=store, models=models, home=home, source=path, chosen_by=chosen_by)
+    return Config(
+        server=server,
+        store=store,
+        on_demand=on_demand,
+        models=models,
+        home=home,
+        source=path,
+        chosen_by=chosen_by,
+    )
 
 
 def home_of(environ: Mapping[str, str]) -> Path:
@@ -116,7 +126,7 @@ class _Reader:
             raise ConfigError(*sorted(self._faults, key=lambda fault: fault.line or 0))
 
     def table(self, kind: type[Table], name: str, flags: dict[str, Any]) -> Table:
-        """`[server]` or `[store]`, all of it optional, under the flags that win over it."""
+        """`[server]`, `[store]` or `[on_demand]`, all of it optional, under the flags that win over it."""
         found = self._source.values.get(name, {})
         if not isinstance(found, dict):
             self._blame((name,), f"{quote(found)} is not allowed here; write a table, [{name}].")

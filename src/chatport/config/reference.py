@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from chatport.config.allowed import allowed
-from chatport.config.schema import LlamaModel, ScriptedModel, ServerConfig, Settings, StoreConfig
+from chatport.config.schema import LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, Settings, StoreConfig
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 """The lines of the page between which the tables stand."""
@@ -22,6 +22,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 TABLES: tuple[tuple[str, type[Settings]], ...] = (
     ("[server]", ServerConfig),
     ("[store]", StoreConfig),
+    ("[on_demand]", OnDemandConfig),
     ('[[models]] with backend = "llama"', LlamaModel),
     ('[[models]] with backend = "scripted"', ScriptedModel),
 )

@@ -26,6 +26,7 @@ def matching(pattern: str, allowed: str, *, secret: bool = False) -> Meta:
 
 Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
+Switch = Annotated[bool, Meta(extra={"allowed": "true or false"})]
 Word = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, matching(r"^[^\s\x00-\x1f\x7f]{1,128}\Z", "1 to 128 characters without white space")]
 ModelPath = Annotated[str, matching(r".", "a name that `chatport models list` shows, or a .gguf file")]
@@ -102,6 +103,47 @@ class StoreConfig(Settings, frozen=True):
         Literal["process", "power"],
         about('What a confirmed write outlives: "process" a killed server, "power" a power cut too, but is slower.'),
     ] = "process"
+
+
+class OnDemandConfig(Settings, frozen=True):
+    """Model files in `CHATPORT_HOME/models` that no model's `path` names: loaded when a request asks for one."""
+
+    enabled: Annotated[Switch, about("Whether they are served, each under its name. Windows can't.")] = True
+    idle_seconds: Annotated[PositiveSeconds, about("How long a model stays loaded that nobody asks for.")] = 600.0
+    max_loaded: Annotated[
+        int,
+        Meta(ge=1, le=1000),
+        about("Models loaded at the same time. One more takes the place of the one that was used least recently."),
+    ] = 3
+    max_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=MIB, le=1 << 50)] | None,
+        about(
+            "Memory of all of them together: weights, windows, engines, as far as their files tell. "
+            "Not set: three quarters of what the machine has."
+        ),
+    ] = None
+    wait_seconds: Annotated[
+        Seconds, about("How long a request waits while every place is in use. Then it is answered with 503.")
+    ] = 30.0
+    load_seconds: Annotated[
+        PositiveSeconds, about("How long a model may take to load. Then it is given up and the requests get a 503.")
+    ] = 120.0
+    context: Annotated[
+        int,
+        Meta(ge=256, le=16_777_216),
+        about("Tokens in the context window, or as many as the model was made for if that is less."),
+    ] = 8192
+    slots: Annotated[
+        int, Meta(ge=1, le=256), about("Answers that a model generates at the same time. They share its window.")
+    ] = 4
+    threads: Annotated[
+        Annotated[int, Meta(ge=1, le=1024)] | None,
+        about("Threads that compute for one model. Not set: one for each core."),
+    ] = None
+    gpu_layers: Annotated[
+        Annotated[int, Meta(ge=0, le=10_000)] | Literal["auto"],
+        about('Layers that are computed on the GPU. "auto": as many as fit; 0: none.'),
+    ] = "auto"
 
 
 class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
@@ -214,6 +256,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     server: ServerConfig = ServerConfig()
     store: StoreConfig = StoreConfig()
+    on_demand: OnDemandConfig = OnDemandConfig()
     models: tuple[ModelConfig, ...] = (DEFAULT_MODEL,)
     home: Path
     """The folder of the database and the models; absolute."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 from msgspec import Struct
 
@@ -48,10 +48,25 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Catalog:
-    """Every model under every one of its names."""
+    """Every model under every one of its names: those that are configured, and further ones that come and go. `look`
+    has the house look for the further ones and tell of them by `serve_also`."""
 
-    def __init__(self, models: Iterable[Model]) -> None:
-        self._named = {name: model for model in models for name in model.names}
+    def __init__(self, models: Iterable[Model], look: Callable[[], Awaitable[None]] | None = None) -> None:
+        self._configured = tuple(models)
+        self._look = look
+        self.serve_also(())
+
+    def serve_also(self, models: Iterable[Model]) -> None:
+        """Takes these in the place of the further models it had. A name that is configured stays what it is."""
+        self._named = {name: model for model in self._configured for name in model.names}
+        for model in models:
+            for name in model.names:
+                self._named.setdefault(name, model)
+
+    async def look_for(self, name: str | None) -> None:
+        """Looks for models that came or went, unless it has one of this name: those that are known need no look."""
+        if self._look is not None and name not in self._named:
+            await self._look()
 
     def find(self, request: ChatRequest, caller: Caller) -> Model:
         """The model a request names. Raises ModelNotFound, AccessDenied, in that order (contract.md §3)."""

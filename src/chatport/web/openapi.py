@@ -58,12 +58,15 @@ class ChatRequest(chat.ChatRequest, frozen=True, kw_only=True):
 
 
 class Readiness(Struct, frozen=True):
-    """What /readyz says: of the store, of each model by its id, of the configuration; "ready" or what is wrong."""
+    """What /readyz says: of the store, of each model by its id, of the configuration; "ready" or what is wrong. Of
+    models on demand: "loaded", "loading", "not loaded", or what is wrong; whether it is ready does not depend on them.
+    """
 
     ready: bool
     configuration: str
     store: str
     models: dict[str, str]
+    on_demand: dict[str, str]
 
 
 # --- Headers of replies ----------------------------------------------------------------------------------------------

@@ -43,6 +43,8 @@ MAX_ITEMS = 4_000_000
 """Entries of one array or list: ten times the largest vocabulary of today. What says more is no model."""
 MAX_TENSOR_DIMENSIONS = 8
 MAX_ARRAY_DEPTH = 4
+CACHE_NUMBER: Final = 2
+"""Bytes of one number in the engine's cache."""
 TAIL = 65_536
 """Bytes at the end of the file that count for its digest, beside head and size: reading all of it takes too long."""
 
@@ -69,6 +71,8 @@ class ModelFile(Struct, frozen=True, kw_only=True):
     """llama.cpp's `llama_token_type`, by token id."""
     bos_id: int | None
     eos_id: int | None
+    token_memory: int = 0
+    """Bytes that the engine's cache takes for each token of the window; 0 where the file does not tell."""
 
 
 def read(path: Path) -> ModelFile:
@@ -119,7 +123,22 @@ def _described(path: Path, metadata: dict[str, Value], digest: str) -> ModelFile
         token_types=[kind for kind in types if isinstance(kind, int)] if isinstance(types, list) else [],
         bos_id=_number(metadata, "tokenizer.ggml.bos_token_id"),
         eos_id=_number(metadata, "tokenizer.ggml.eos_token_id"),
+        token_memory=_token_memory(metadata, architecture),
     )
+
+
+def _token_memory(metadata: dict[str, Value], architecture: str) -> int:
+    """A key and a value for each head that has one, in each layer, in 16-bit numbers."""
+    layers = _number(metadata, f"{architecture}.block_count") or 0
+    attention = f"{architecture}.attention"
+    heads = metadata.get(f"{attention}.head_count_kv", metadata.get(f"{attention}.head_count"))
+    counts = [n for n in heads if isinstance(n, int)] if isinstance(heads, list) else [heads] * layers
+    width = (_number(metadata, f"{architecture}.embedding_length") or 0) // (
+        _number(metadata, f"{attention}.head_count") or 1
+    )
+    key = _number(metadata, f"{attention}.key_length") or width
+    value = _number(metadata, f"{attention}.value_length") or width
+    return sum(n for n in counts if isinstance(n, int)) * (key + value) * CACHE_NUMBER
 
 
 def _text(metadata: dict[str, Value], key: str) -> str | None:

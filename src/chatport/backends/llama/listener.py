@@ -34,7 +34,7 @@ class Listener:
 
     def __init__(self) -> None:
         self.key = token_hex(16)
-        self.folder = _private_folder()
+        self.folder = private_folder()
         self.hostname = str(self.folder / "engine.sock") if UNIX_SOCKETS else "127.0.0.1"
         self._address: str | tuple[str, int] = self.hostname
 
@@ -109,7 +109,7 @@ def _answer(raw: bytes) -> Any:
     return msgspec.json.decode(body)
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """A new folder that only this user may enter (mkdtemp makes it 0700), with a short enough path for a socket."""
     candidates = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]  # noqa: S108  made by mkdtemp
     for parent in candidates:
