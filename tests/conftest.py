@@ -7,10 +7,17 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from hypothesis import settings
 
 from support.serving import model_server, scripted_server
 
 __all__ = ["model_server", "scripted_server", "smollm2_path"]
+
+
+# No deadline: a machine that is busy with something else is no fault of the program's. The same examples in each CI
+# run, so that one that fails there fails here.
+settings.register_profile("chatport", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("chatport")
 
 
 @pytest.hookimpl(tryfirst=True)
