@@ -191,7 +191,7 @@ def open_scripted(entry: ScriptedModel) -> tuple[Model, Backend]:
 async def open_llama(entry: LlamaModel, home: Path) -> tuple[Model, Backend]:
     """Loads the model: seconds, during which nothing else runs in this process (engine.md, pitfall 2)."""
     from chatport.backends.llama import FEATURES, LlamaBackend, LlamaSettings  # noqa: PLC0415  loads the engine
-    from chatport.backends.llama.weights import resolve  # noqa: PLC0415  only where a model file is wanted
+    from chatport.backends.llama.installed import resolve  # noqa: PLC0415  only where a model file is wanted
 
     path = resolve(entry.path, home)
     backend = await LlamaBackend.open(
@@ -228,7 +228,7 @@ def open_on_demand(
     config: Config, on_change: Callable[[Collection[ShelvedModel], OnDemandSettings], None]
 ) -> OnDemandBackend:
     """What is in the folder of models beside those that are configured."""
-    from chatport.backends.llama.weights import resolve  # noqa: PLC0415  as above
+    from chatport.backends.llama.installed import resolve  # noqa: PLC0415  as above
     from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings  # noqa: PLC0415
 
     names = {name for entry in config.models for name in (entry.id, *entry.aliases)}

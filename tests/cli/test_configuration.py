@@ -17,7 +17,7 @@ runner = CliRunner()
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CHATPORT_HOME", str(tmp_path))
-    monkeypatch.setattr("chatport.backends.llama.weights._packaged", lambda model: None)
+    monkeypatch.setattr("chatport.backends.llama.installed.packaged_file", lambda model: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     file = tmp_path / "chatport.toml"
     monkeypatch.setenv("CHATPORT_CONFIG", str(file))

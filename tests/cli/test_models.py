@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from chatport.backends.llama import weights
 from chatport.backends.llama.catalogue import KNOWN, Source, WeightsError
 from chatport.backends.llama.download import Progress
-from chatport.cli import models
 from chatport.cli.app import app
 from chatport.cli.progress import Bar, Lines, shown_progress
 
@@ -24,7 +24,7 @@ OTHERS = "owner/repo/file.gguf of a hub"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CHATPORT_HOME/models, empty."""
     monkeypatch.setenv("CHATPORT_HOME", str(tmp_path))
-    monkeypatch.setattr("chatport.backends.llama.weights._packaged", lambda model: None)
+    monkeypatch.setattr("chatport.backends.llama.installed.packaged_file", lambda model: None)
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
 
@@ -67,7 +67,7 @@ def test_pull_prints_the_file_alone_on_stdout(folder: Path, monkeypatch: pytest.
             progress.moved(done * 1_000_000, 1_000_000_000)
         return home / "models" / f"{name}.gguf"
 
-    monkeypatch.setattr(models, "pull", pull)
+    monkeypatch.setattr(weights, "pull", pull)
     result = runner.invoke(app, ["models", "pull", "smollm2-135m"])
     assert result.stdout == f"{folder / 'smollm2-135m.gguf'}\n"
     lines = result.stderr.splitlines()
@@ -81,7 +81,7 @@ def test_ctrl_c_while_pulling(monkeypatch: pytest.MonkeyPatch) -> None:
     def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "pull", pull)
+    monkeypatch.setattr(weights, "pull", pull)
     assert runner.invoke(app, ["models", "pull", "smollm2-135m"]).exit_code == 130
 
 
@@ -97,7 +97,7 @@ def test_the_source_may_be_chosen(option: str, folder: Path, monkeypatch: pytest
         assert source is Source(option)
         return home
 
-    monkeypatch.setattr(models, "pull", pull)
+    monkeypatch.setattr(weights, "pull", pull)
     assert runner.invoke(app, ["models", "pull", "qwen3-4b", "--source", option]).exit_code == 0
 
 
@@ -127,7 +127,7 @@ def test_a_failed_pull_ends_with_its_sentence(monkeypatch: pytest.MonkeyPatch) -
     def pull(name: str, home: Path, progress: Progress, source: Source | None) -> Path:
         raise WeightsError("The download broke off; 40 of 93 MB are here.")
 
-    monkeypatch.setattr(models, "pull", pull)
+    monkeypatch.setattr(weights, "pull", pull)
     result = runner.invoke(app, ["models", "pull", "smollm2-135m"])
     assert (result.exit_code, result.stderr) == (5, "error: The download broke off; 40 of 93 MB are here.\n")
 

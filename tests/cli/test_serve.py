@@ -18,6 +18,7 @@ from msgspec import structs
 from typer.testing import CliRunner
 
 from chatport import runtime
+from chatport.backends.llama import weights
 from chatport.cli import serve
 from chatport.cli.app import app
 from chatport.cli.keys import opened_keys
@@ -55,9 +56,9 @@ def taken() -> Iterator[int]:
 def pulled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of models that would have been fetched; nothing is served."""
     names: list[str] = []
-    monkeypatch.setattr(serve, "pull", lambda name, home, progress: names.append(name))
+    monkeypatch.setattr(weights, "pull", lambda name, home, progress: names.append(name))
     monkeypatch.setattr(serve, "_run", lambda config, sock: None)
-    monkeypatch.setattr("chatport.backends.llama.weights._packaged", lambda model: None)
+    monkeypatch.setattr("chatport.backends.llama.installed.packaged_file", lambda model: None)
     return names
 
 
@@ -138,7 +139,7 @@ def test_a_store_that_can_not_be_opened(home: Path, scripted: Path) -> None:
 
 
 def test_sigterm_while_fetching_ends_in_good_order(pulled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serve, "pull", lambda name, home, progress: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(weights, "pull", lambda name, home, progress: signal.raise_signal(signal.SIGTERM))
     before = signal.getsignal(signal.SIGTERM)
     result = runner.invoke(app, ["serve", "--port", "0"])
     assert (result.exit_code, result.stdout) == (0, "")

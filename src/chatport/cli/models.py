@@ -11,7 +11,7 @@ import typer
 from msgspec import Struct
 
 from chatport.backends.llama.catalogue import KNOWN, KnownModel, Source
-from chatport.backends.llama.weights import Installed, list_models, pull, remove
+from chatport.backends.llama.installed import Installed, list_models
 from chatport.cli.endings import told
 from chatport.cli.options import JsonOption, print_json
 from chatport.cli.progress import shown_progress
@@ -114,6 +114,8 @@ def pull_command(
     * `chatport models pull qwen3-4b`
     * `chatport models pull Qwen/Qwen3-14B-GGUF/Qwen3-14B-Q4_K_M.gguf --source modelscope`
     """
+    from chatport.backends.llama.weights import pull  # noqa: PLC0415  with all that fetches: `serve` needs none of it
+
     with told(), shown_progress() as progress:
         file = pull(name, home_of(os.environ), progress, Source(source) if source else None)
     typer.echo(file)
@@ -125,6 +127,8 @@ def rm_command(name: NameArgument) -> None:
 
     Example: `chatport models rm smollm2-135m`
     """
+    from chatport.backends.llama.weights import remove  # noqa: PLC0415  as above
+
     with told():
         freed = remove(name, home_of(os.environ))
     typer.echo(f"Removed {name}: {freed / 1e6:.0f} MB are free again.")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chatport.backends.llama.catalogue import WeightsError
-from chatport.backends.llama.weights import can_be_pulled, pull, resolve
+from chatport.backends.llama.installed import can_be_pulled, resolve
 from chatport.cli.endings import Ending, end, store_told, told
 from chatport.cli.keys import key_state
 from chatport.cli.options import ConfigOption, command_line, own_command
@@ -97,6 +97,8 @@ def _require_models(config: Config) -> None:
         require_engine()
     for path in paths:
         if file_of(path, config) is None:
+            from chatport.backends.llama.weights import pull  # noqa: PLC0415  a server that runs fetches nothing
+
             with shown_progress() as progress:
                 pull(path, config.home, progress)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from chatport.backends.llama import download, hubs, pulling, weights
+from chatport.backends.llama import download, hubs, installed, pulling, weights
 from chatport.backends.llama.catalogue import KNOWN, HubFile, HubModel, Source, WeightsError
 from support.downloads import Seen
 from support.gguf_files import gguf
@@ -64,7 +64,7 @@ def test_a_file_is_kept_below_its_repository(both: Hubs, tmp_path: Path) -> None
     assert file == tmp_path / "models" / REPOSITORY / PATH
     assert file.read_bytes() == CONTENT
     assert left(tmp_path) == {PATH}
-    assert [model.name for model in weights.list_models(tmp_path) if not model.packaged] == [NAME]
+    assert [model.name for model in installed.list_models(tmp_path) if not model.packaged] == [NAME]
     assert asked(both) == ([""], [])
     assert seen.said == [
         f"Fetching {NAME} (3 MB) from the mirror in HF_ENDPOINT: {REPOSITORY}/{PATH}",
@@ -188,7 +188,7 @@ def test_when_both_break_off_what_came_is_kept_for_the_next_run(both: Hubs, tmp_
     (part,) = left(tmp_path)
     assert part.startswith(f"{PATH}.")
     assert part.endswith(".part")
-    assert [model for model in weights.list_models(tmp_path) if not model.packaged] == []
+    assert [model for model in installed.list_models(tmp_path) if not model.packaged] == []
     both.huggingface.line.asked.clear()
     assert pull(both, tmp_path).read_bytes() == CONTENT
     assert both.huggingface.line.asked == ["bytes=1500000-"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatport.backends.llama import weights
+from chatport.backends.llama import installed, weights
 from chatport.backends.llama.catalogue import WeightsError
 from chatport.backends.llama.locks import one_at_a_time
 from support.downloads import Seen
@@ -20,10 +20,10 @@ def test_resolve_finds_files_and_says_what_there_is(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     mine = tmp_path / "models" / "mine.gguf"
     mine.write_bytes(b"GGUF")
-    assert weights.resolve(str(mine), tmp_path) == mine
-    assert weights.resolve("mine", tmp_path) == mine
+    assert installed.resolve(str(mine), tmp_path) == mine
+    assert installed.resolve("mine", tmp_path) == mine
     with pytest.raises(WeightsError, match=r"no model file .*other\.gguf\. The folder has: mine\.gguf\."):
-        weights.resolve(str(mine.with_name("other.gguf")), tmp_path)
+        installed.resolve(str(mine.with_name("other.gguf")), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_resolve_finds_files_and_says_what_there_is(tmp_path: Path) -> None:
 def test_a_missing_model_is_told_with_the_way_out(
     wanted: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "_packaged", lambda _: None)
+    monkeypatch.setattr(installed, "packaged_file", lambda _: None)
     with pytest.raises(WeightsError) as error:
-        weights.resolve(wanted, tmp_path)
+        installed.resolve(wanted, tmp_path)
     assert sentence in str(error.value)
 
 
@@ -78,11 +78,11 @@ def test_files_of_hubs_are_listed_by_their_whole_name(tmp_path: Path) -> None:
     for name in here + hidden:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"12345")
-    listed = [model for model in weights.list_models(tmp_path) if not model.packaged]
+    listed = [model for model in installed.list_models(tmp_path) if not model.packaged]
     assert [model.name for model in listed] == ["mine", "own/repo/sub/y", "own/repo/x"]
     assert {model.size for model in listed} == {5}
     for name in ("own/repo/x", "own/repo/x.gguf"):
-        assert weights.resolve(name, tmp_path) == folder / "own/repo/x.gguf"
+        assert installed.resolve(name, tmp_path) == folder / "own/repo/x.gguf"
 
 
 def test_a_hubs_file_is_removed_with_what_is_left_of_downloads(tmp_path: Path) -> None:

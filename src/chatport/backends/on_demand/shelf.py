@@ -8,7 +8,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chatport.backends.llama.gguf import ModelFileError, read
-from chatport.backends.llama.weights import Installed, list_models
+from chatport.backends.llama.installed import Installed, list_models
 from chatport.targets import Feature
 
 Version = tuple[str, Path, int, int]
