@@ -7,13 +7,15 @@ order, also when a later line fails.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import gc
 import hashlib
 import logging
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,9 +289,18 @@ async def serve(config: Config, sock: socket.socket, on_ready: Callable[[Runtime
     """Serves on a bound socket until a signal ends it. Loads first, then listens, then calls `on_ready`."""
     async with running(config) as runtime:
         app = create_app(runtime, web_settings(config.server))
+        give_back_memory()
         sock.listen(LISTEN_BACKLOG)
         await on_ready(runtime)
         await run_server(app, sock, server_settings(config.server))
+
+
+def give_back_memory() -> None:
+    """What opening everything took and does not need any more: 6 MB with the default model, which glibc would keep.
+    Other C libraries have no such call."""
+    gc.collect()
+    with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows knows no library of the program itself
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def web_settings(server: ServerConfig) -> WebSettings:

@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, Literal
@@ -80,7 +78,6 @@ class Engine:
                 f"The engine can't load {model.path} (architecture {model.architecture}, {settings.context} tokens of "
                 "context): the file is damaged, its architecture is unknown to this engine, or memory is short."
             ) from exc
-        _give_back_memory()
         self.listener.opened(self._server.listening_address)
         self._halted = threading.Event()
         self._threads: set[threading.Thread] = set()
@@ -154,12 +151,6 @@ def _translated(error: dict[str, Any]) -> ApiError:
     if error.get("type") == "exceed_context_size_error":
         return ContextExceeded(error["n_ctx"], error["n_prompt_tokens"])
     return InternalError()
-
-
-def _give_back_memory() -> None:
-    """What loading took and freed; glibc would keep 4 MB of it. Other C libraries have no such call, and no need."""
-    with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows knows no library of the program itself
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _xllamacpp() -> ModuleType:
