@@ -18,7 +18,7 @@ import pytest
 
 from chatport.backends.llama.calls import FormatName
 from chatport.backends.llama.compiler import compiled
-from chatport.backends.llama.shape import Shape, Shaper
+from chatport.backends.llama.shape import Draft, Shape, Shaper
 from chatport.backends.llama.template import ChatTemplate
 from chatport.backends.llama.vocabulary import Vocabulary
 from chatport.wire.chat import ChatRequest
@@ -88,13 +88,19 @@ def shaper(name: str) -> Shaper:
     return Shaper(ChatTemplate(model, vocabulary), vocabulary.control_id, system_prompt=None, form=None)
 
 
-def shape(name: str, **fields: Any) -> Shape:
+def draft(name: str, **fields: Any) -> tuple[Shaper, Draft]:
     plain = {"model": "m", "messages": HISTORY, "tools": [WEATHER], **fields}
-    return shaper(name).of(msgspec.json.decode(msgspec.json.encode(plain), type=ChatRequest))
+    using = shaper(name)
+    return using, using.draft(msgspec.json.decode(msgspec.json.encode(plain), type=ChatRequest))
+
+
+def shape(name: str, **fields: Any) -> Shape:
+    using, drafted = draft(name, **fields)
+    return using.shape(drafted)
 
 
 def prompt(name: str, **fields: Any) -> str:
-    return "".join(segment.text for segment in shape(name, **fields).prompt)
+    return "".join(segment.text for segment in draft(name, **fields)[1].prompt)
 
 
 @pytest.mark.parametrize(("name", "family", "thinks"), [(name, *found) for name, found in NATIVE.items()], ids=NATIVE)
@@ -149,10 +155,11 @@ def every_template() -> list[str]:
 def test_every_template_can_be_used(name: str) -> None:
     """Loaded, tried, and rendered with a system prompt, tools, a thought and a format."""
     messages = [{"role": "user", "content": "Say hello in JSON."}]
-    held = shape(name, messages=messages, response_format={"type": "json_object"}, reasoning_effort="low")
-    assert held.grammar is not None
-    compiled(held.grammar)
-    assert "Say hello in JSON." in "".join(segment.text for segment in held.prompt)
+    fields = {"messages": messages, "response_format": {"type": "json_object"}, "reasoning_effort": "low"}
+    grammar = shape(name, **fields).grammar
+    assert grammar is not None
+    compiled(grammar)
+    assert "Say hello in JSON." in prompt(name, **fields)
 
 
 class TestThinking:

@@ -142,6 +142,16 @@ def test_what_is_cut_is_told_as_far_as_it_went(said: str, text: str, calls: list
     assert (heard.text, heard.calls) == (text, calls)
 
 
+@FORMS
+def test_where_a_call_is_demanded_a_cut_trigger_is_no_text(form: CallFormat) -> None:
+    reading = Reading(form=form, functions=True, must_call=True)
+    written = call("f", '{"a": 1}', form)
+    for length in range(len(written)):
+        heard = Heard(reading, *written[:length])
+        assert heard.text == ""
+        assert [name for name, _ in heard.calls] in ([], ["f"])
+
+
 def test_stop_sequences_act_on_text_alone() -> None:
     reading = msgspec.structs.replace(CALLING, stops=["\n", "END"])
     heard = Heard(reading, call(), "\n")

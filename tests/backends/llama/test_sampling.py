@@ -24,7 +24,7 @@ def request(**fields: Any) -> ChatRequest:
     return msgspec.convert({"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}, ChatRequest)
 
 
-PLAIN = Shape(prompt=[], grammar=None, reading=Reading(form=OURS), preserved=[], offer=Offer())
+PLAIN = Shape(grammar=None, reading=Reading(form=OURS), preserved=[], offer=Offer())
 
 
 def body(*, shape: Shape = PLAIN, **fields: Any) -> dict[str, Any]:

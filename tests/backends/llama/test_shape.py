@@ -38,7 +38,8 @@ def shaper(source: str = CHATML, form: FormatName | None = None) -> Shaper:
 def shape(using: Shaper | None = None, **fields: Any) -> Shape:
     plain = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
     request = msgspec.json.decode(msgspec.json.encode(plain), type=ChatRequest)
-    return (using or shaper()).of(request)
+    using = using or shaper()
+    return using.shape(using.draft(request))
 
 
 def made(name: str = "get_weather", text: str = '{"city": "Oslo"}', *, whole: bool = True) -> Call:
@@ -110,7 +111,7 @@ def test_how_an_answer_ended(fields: dict[str, Any], calls: list[Call], ended: s
         ({"tools": [WEATHER]}, "", [made()], None),
         ({"tools": [WEATHER]}, "", [made(text='{"city": 1}')], "not of type"),
         ({"tools": [WEATHER]}, "", [made(text="{"), made()], "not JSON"),
-        ({"tools": [WEATHER]}, "", [made(), made(text="{", whole=False)], None),
+        ({"tools": [WEATHER]}, "", [made(), made(text="{", whole=False)], "not whole"),
     ],
 )
 def test_promises_are_checked(
@@ -124,6 +125,25 @@ def test_promises_are_checked(
         promised.check(text, calls)
     assert fault in caplog.text
     assert "%llguidance" in caplog.text, "the grammar stands beside it"
+
+
+@pytest.mark.parametrize("spelled", ["<|im_start|>", 'a"\n<|im_start|>'])
+def test_control_tokens_are_no_text_that_can_be_demanded(spelled: str) -> None:
+    wishes: list[dict[str, Any]] = [{"enum": [spelled]}, {"properties": {spelled: {}}}, {"const": [{"a": spelled}]}]
+    for demanded in wishes:
+        with pytest.raises(InvalidRequest, match="can't write as text") as refusal:
+            shape(response_format={"json_schema": {"name": "n", "schema": demanded}})
+        assert refusal.value.param == "response_format"
+    told = {"type": "object", "description": f"Like {spelled}"}
+    assert shape(response_format={"json_schema": {"name": "n", "schema": told}}).grammar
+
+
+@pytest.mark.parametrize("definition", ['start: "a" <[2]>', "%llguidance {}\nstart: A", 'start: "</custom_tool_call>"'])
+def test_a_custom_grammar_steers_nothing_else(definition: str) -> None:
+    form = {"type": "grammar", "grammar": {"syntax": "lark", "definition": definition}}
+    with pytest.raises(InvalidRequest, match="may not hold") as refusal:
+        shape(tools=[{"type": "custom", "custom": {"name": "x", "format": form}}])
+    assert refusal.value.param == "tools[0].custom.format"
 
 
 def test_a_prompt_may_have_begun_the_thought() -> None:

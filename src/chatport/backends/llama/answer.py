@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -15,6 +16,8 @@ from chatport.backends.llama.generation import Ending, Generation, Model, Task
 from chatport.backends.llama.reader import Saying
 from chatport.backends.llama.slots import Place, Slots
 from chatport.wire.errors import ApiError, InternalError
+
+log = logging.getLogger("chatport")
 
 Outcome: TypeAlias = Ending | ApiError | None
 Event: TypeAlias = tuple[int, Saying | Outcome]
@@ -130,7 +133,8 @@ def _outcome(generation: Generation) -> Outcome:
         return generation.run()
     except ApiError as error:
         return error
-    except Exception as exc:  # noqa: BLE001  a thread's last words: what was not foreseen must not leave a client waiting
+    except Exception as exc:
+        log.error("an answer ended for a reason that was not foreseen", exc_info=exc)
         unforeseen = InternalError()
         unforeseen.__cause__ = exc
         return unforeseen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
@@ -21,7 +22,7 @@ from chatport.backends.llama.generation import Ending, Model, Task
 from chatport.backends.llama.gguf import ModelFile, read
 from chatport.backends.llama.reader import CallBegun, CallText, Saying, Thought
 from chatport.backends.llama.sampling import is_exact, sampling
-from chatport.backends.llama.shape import Shape, Shaper
+from chatport.backends.llama.shape import Draft, Shape, Shaper
 from chatport.backends.llama.slots import Slots
 from chatport.backends.llama.tape import Piece
 from chatport.backends.llama.template import ChatTemplate, read_template
@@ -55,6 +56,9 @@ FEATURES: Final = frozenset(
     }
 )
 """What an embedded model honours beyond text."""
+
+COMPILING: Final = 2
+"""Requests whose grammars are compiled at once; further ones wait."""
 
 
 class LlamaSettings(Struct, frozen=True, kw_only=True):
@@ -90,6 +94,7 @@ class LlamaBackend:
         self._shaper = Shaper(
             template, model.vocabulary.control_id, system_prompt=settings.system_prompt, form=settings.tool_format
         )
+        self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="chatport-compile")
         self._begins_with: list[int] = []
         self._plain: dict[str, list[int]] = {}
         self._admission = Admission(lanes=settings.slots, cells=model.engine.context, queue=settings.queue)
@@ -125,10 +130,11 @@ class LlamaBackend:
     async def bound(self, target: Target, request: ChatRequest) -> Bound:
         """Exact. Raises ContextExceeded, InvalidRequest or Unsupported for messages that the template refuses, and for
         schemas and grammars that can't be held."""
-        prompt = await self._tokens(await self._shape(request))
-        room = self.context_length - len(prompt)
-        if room < 0:
+        draft = self._shaper.draft(request)
+        prompt = await self._tokens(draft)
+        if len(prompt) > self.context_length:
             raise ContextExceeded(self.context_length, len(prompt))
+        await self._shape(draft)
         asked = request.output_limit
         limit = self._limit(request, len(prompt))
         return Bound(
@@ -149,8 +155,9 @@ class LlamaBackend:
     ) -> AsyncIterator[AsyncIterator[ChatChunk]]:
         """The answer as it is made. Raises Unavailable where too many wait already."""
         await self.probe(target)
-        shape = await self._shape(request)
-        prompt = await self._tokens(shape) if bound.prompt is None else bound.prompt
+        draft = self._shaper.draft(request)
+        prompt = await self._tokens(draft) if bound.prompt is None else bound.prompt
+        shape = await self._shape(draft)
         limit = self._limit(request, len(prompt))
         if limit == 0:
             yield self._nothing(target, request, len(prompt))
@@ -174,25 +181,27 @@ class LlamaBackend:
     async def close(self) -> None:
         """Ends what is running, within a second, and unloads the model."""
         await self._engine.close()
+        self._compiling.shutdown(wait=False, cancel_futures=True)
 
     async def _learn_beginning(self, file: ModelFile) -> None:
         """What the tokenizer puts before every text, where it does."""
         start = await self._engine.listener.tokens("", special=True, start=True)
         self._begins_with = [token for token in start[:1] if token == file.bos_id]
 
-    async def _shape(self, request: ChatRequest) -> Shape:
-        """What the answer may look like; off the loop where something has to be compiled."""
-        if request.tools or request.functions or request.response_format:
-            return await asyncio.to_thread(self._shaper.of, request)
-        return self._shaper.of(request)
+    async def _shape(self, draft: Draft) -> Shape:
+        """What the answer may look like; off the loop where something has to be compiled, and on threads of its own,
+        since it may wait there for other compilations."""
+        if not draft.offer.tools and not draft.request.response_format:
+            return self._shaper.shape(draft)
+        return await asyncio.get_running_loop().run_in_executor(self._compiling, self._shaper.shape, draft)
 
-    async def _tokens(self, shape: Shape) -> list[int]:
+    async def _tokens(self, draft: Draft) -> list[int]:
         """The prompt, with its special tokens as such and a client's spellings of them as text."""
         if self._engine.closed:
             raise Unavailable("The model is shut down.")
         content: list[str | int] = []
-        self._refuse_endless(sum(len(segment.text) for segment in shape.prompt))
-        for segment in shape.prompt:
+        self._refuse_endless(sum(len(segment.text) for segment in draft.prompt))
+        for segment in draft.prompt:
             content += await self._as_text(segment.text) if segment.plain else [segment.text]
         tokens = await self._engine.listener.tokens(content, special=True)
         return tokens if tokens[:1] == self._begins_with else self._begins_with + tokens

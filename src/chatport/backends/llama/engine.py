@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import sys
 import threading
@@ -40,12 +41,17 @@ BATCH: Final = 64
 """Tokens of a prompt that are evaluated at once. A cancelled request stops at the next batch, and running answers wait
 for one between two of their tokens; larger ones gain less than 10 % here (512 tokens: 302/s with 64, 310 with 256)."""
 LISTENER_THREADS: Final = 4
+HALT_SECONDS: Final = 10.0
+"""For a call of the engine to end once it is told to; a batch takes one at the most."""
 RETRY_AFTER: Final = 1.0
 """Seconds that a client is asked to wait when the system gives no thread."""
 SPIN: Final = "1000"
 """How often the engine's threads look whether the others have come before they sleep; they meet hundreds of times for
 each token. The default, 300,000, means milliseconds of spinning each time that another process has one of the cores:
 measured beside one, 0.4 tokens/s against 26 with this, and 100 against 107 on an idle machine."""
+
+
+log = logging.getLogger("chatport")
 
 
 class EngineMissing(WeightsError):
@@ -126,6 +132,9 @@ class Engine:
         """Ends what is running and unloads the model. Idempotent."""
         await asyncio.to_thread(self._leave_nothing)
         atexit.unregister(self._leave_nothing)
+        if self._threads:
+            log.error("the engine has not come back within %s s; it is left behind", HALT_SECONDS)
+            self._abandoned = self._server  # freeing it would wait for it
         self._server = None
 
     @property
@@ -139,10 +148,10 @@ class Engine:
             self._threads.discard(threading.current_thread())
 
     def _leave_nothing(self) -> None:
-        """No thread in the engine, no folder on the disk."""
+        """No thread in the engine, no folder on the disk; an engine that does not come back is left behind."""
         self._halted.set()
         for thread in tuple(self._threads):
-            thread.join()
+            thread.join(HALT_SECONDS)
         self.listener.close()
 
 

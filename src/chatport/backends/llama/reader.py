@@ -69,6 +69,8 @@ class Reading(Struct, frozen=True, kw_only=True):
     """The prompt has opened the thought."""
     stops: Sequence[str] = ()
     """The client's; they act on text alone."""
+    must_call: bool = False
+    """There is no text before the first call, so that what looks like it is a trigger that was cut."""
 
     @property
     def triggers(self) -> list[str]:
@@ -216,6 +218,8 @@ class Reader:
     def _show(self, pieces: Iterable[Piece]) -> None:
         """Text, as far as the client's stop sequences let it through; the first white space only before more."""
         for piece in pieces:
+            if self._reading.must_call:
+                continue
             if self._holds_blank:
                 self._blank.append(piece)
                 if _is_blank(self._blank):

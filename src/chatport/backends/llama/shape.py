@@ -5,24 +5,25 @@ The one place where a request's tools, formats and effort meet what a model's te
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
-from typing import Final
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from chatport.backends.llama.calls import CallFormat, FormatName, format_of
+from chatport.backends.llama.calls import CUSTOM_CLOSES, CallFormat, FormatName, format_of
 from chatport.backends.llama.compiler import Uncompilable, compiled
 from chatport.backends.llama.conversation import converse
 from chatport.backends.llama.grammar import Callee, Demand, IdOf, grammar_of, input_rule
+from chatport.backends.llama.promises import Strict, json_fault
 from chatport.backends.llama.reader import Call, Reading
 from chatport.backends.llama.reasoning import switched, thinking_of
 from chatport.backends.llama.schemas import NOTHING, OBJECT, guided
 from chatport.backends.llama.template import ChatTemplate, Segment
 from chatport.wire.chat import NULL, ChatRequest, CustomTool, FinishReason, FunctionTool, GrammarFormat, Tool
-from chatport.wire.errors import InternalError, InvalidRequest
+from chatport.wire.errors import InternalError, InvalidRequest, quote
 from chatport.wire.tools import Offer, offer_of, tool_name
 
 log = logging.getLogger("chatport")
@@ -31,23 +32,17 @@ SHOWN: Final = 2000
 """Characters of a grammar that stand in the log when it was not held."""
 
 
-class Strict(Struct, frozen=True):
-    """JSON that was promised to fit a schema."""
+class Draft(Struct, frozen=True):
+    """A request as far as nothing is compiled yet: what the model reads, and what it is offered."""
 
-    schema: bytes
-
-    def fault(self, text: str) -> str | None:
-        """Why the text does not fit; None when it does."""
-        from jsonschema import Draft202012Validator  # noqa: PLC0415  60 ms, where something strict was asked for
-
-        error = next(iter(Draft202012Validator(msgspec.json.decode(self.schema)).iter_errors(json.loads(text))), None)
-        return None if error is None else str(error.message)
+    request: ChatRequest
+    offer: Offer
+    prompt: list[Segment]
 
 
 class Shape(Struct, frozen=True, kw_only=True):
     """How one answer is made and read."""
 
-    prompt: list[Segment]
     grammar: str | None
     reading: Reading
     preserved: list[str]
@@ -87,19 +82,11 @@ class Shape(Struct, frozen=True, kw_only=True):
         if not calls:
             if self.offer.must_call:
                 return "no tool was called"
-            return _json_fault(text, self.strict) if self.json else None
-        faults = (
-            _json_fault(call.text, self.arguments.get(call.name)) for call in calls if call.whole and not call.custom
-        )
+            return json_fault(text, self.strict) if self.json else None
+        if not all(call.whole for call in calls):
+            return "a call is not whole, and nothing cut it"
+        faults = (json_fault(call.text, self.arguments.get(call.name)) for call in calls if not call.custom)
         return next((fault for fault in faults if fault is not None), None)
-
-
-def _json_fault(text: str, strict: Strict | None) -> str | None:
-    try:
-        msgspec.json.decode(text)
-    except msgspec.DecodeError as exc:
-        return f"not JSON: {exc}"
-    return strict.fault(text) if strict is not None else None
 
 
 class Shaper:
@@ -113,15 +100,22 @@ class Shaper:
         self._system_prompt = system_prompt
         self._form: CallFormat = format_of(template.text, template.call, form)
         self._thinking = thinking_of(template.text)
+        self._control = template.control
         # A template that writes calls in a form that no row has is not asked to: its model would write them so too.
         knows = self._form.stands_in(template.call)
         self._abilities = template.abilities if knows else structs.replace(template.abilities, tools=False)
 
-    def of(self, request: ChatRequest) -> Shape:
-        """Compiles what the answer is held to: milliseconds, for large schemas a hundred and more."""
+    def draft(self, request: ChatRequest) -> Draft:
+        """What the model reads. Nothing is compiled yet, so that a prompt which is too long costs no more than this."""
         offer = offer_of(request)
         conversation = converse(request, offer, self._form, self._abilities, self._system_prompt)
         prompt = self._template.render(conversation, **switched(request.reasoning_effort, self._template.variables))
+        return Draft(request, offer, prompt)
+
+    def shape(self, draft: Draft) -> Shape:
+        """Compiles what the answer is held to: milliseconds, for large schemas hundreds; see `compiler.py`."""
+        request, offer, prompt = draft.request, draft.offer, draft.prompt
+        self._refuse_control_tokens(request, offer)
         form, strict = _json_form(request)
         demand = Demand(
             tools=[_callee(tool, offer, request) for tool in offer.tools],
@@ -133,7 +127,6 @@ class Shaper:
         )
         reading = self._reading(demand, request)
         return Shape(
-            prompt=prompt,
             grammar=self._grammar(demand),
             reading=reading,
             preserved=self._preserved(reading),
@@ -170,7 +163,29 @@ class Shaper:
             thinking=demand.thinking,
             thinks_already=demand.thinks_already,
             stops=request.stop_sequences,
+            must_call=demand.must_call,
         )
+
+    def _refuse_control_tokens(self, request: ChatRequest, offer: Offer) -> None:
+        """What a grammar demands, the model writes by whatever tokens spell it: a control token among them would end
+        its turn, or begin another's."""
+        form = request.response_format
+        if form is not None and form.json_schema is not None:
+            self._refuse_spelled(_demanded(form.json_schema.schema), "response_format")
+        for tool in offer.tools:
+            if isinstance(tool, FunctionTool):
+                self._refuse_spelled(_demanded(tool.function.parameters), f"{offer.path(tool, request)}.parameters")
+            elif isinstance(tool.custom.format, GrammarFormat):
+                self._refuse_spelled([tool.custom.format.grammar.definition], f"{offer.path(tool, request)}.format")
+
+    def _refuse_spelled(self, texts: Iterable[str], param: str) -> None:
+        found = next((match for text in texts if (match := self._control.search(text))), None)
+        if found is not None:
+            raise InvalidRequest(
+                f"Invalid value for '{param}': it holds {quote(found[0])}, which this model can't write as text.",
+                param=param,
+                code="invalid_value",
+            )
 
     def _preserved(self, reading: Reading) -> list[str]:
         marks = [*reading.triggers]
@@ -200,10 +215,38 @@ def _callee(tool: Tool, offer: Offer, request: ChatRequest) -> Callee:
     return Callee(function.name, _held(function.parameters, strict=bool(function.strict), param=param, is_object=True))
 
 
+NOTES: Final = frozenset({"title", "description", "$comment", "default", "examples"})
+"""Keywords that say something about a value and demand nothing of it."""
+
+
+def _demanded(schema: Raw) -> Iterator[str]:
+    """The texts of a schema that may come to stand in what the model writes."""
+    values: list[Any] = [msgspec.json.decode(schema)]
+    while values:
+        match values.pop():
+            case str() as text:
+                yield text
+            case list() as items:
+                values += items
+            case dict() as entries:
+                yield from entries
+                values += (value for key, value in entries.items() if key not in NOTES)
+
+
+_STEERING: Final = re.compile(rf"<\[|%llguidance|{re.escape(CUSTOM_CLOSES.strip())}")
+"""In a client's grammar: tokens by their number, options of the compiler, and what ends the call itself."""
+
+
 def _custom(tool: CustomTool, param: str) -> Callee:
     form = tool.custom.format
     if not isinstance(form, GrammarFormat):
         return Callee(tool.custom.name)
+    if (found := _STEERING.search(form.grammar.definition)) is not None:
+        raise InvalidRequest(
+            f"Invalid grammar for custom tool '{tool_name(tool)}': it may not hold {quote(found[0])}.",
+            param=param,
+            code="invalid_value",
+        )
     try:
         compiled(f"start: input\n{input_rule('input', form.grammar)}\n")
     except Uncompilable as exc:

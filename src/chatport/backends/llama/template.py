@@ -63,7 +63,8 @@ class ChatTemplate:
                 f"{model.path} has no chat template: it is a base model, which continues texts but does not chat. "
                 "Use an instruction-tuned one."
             )
-        self._control = _any_of(vocabulary.control_texts)
+        self.control = _any_of(vocabulary.control_texts)
+        """Finds spellings of control tokens."""
         self._names = {"bos_token": vocabulary.spelling(model.bos_id), "eos_token": vocabulary.spelling(model.eos_id)}
         environment = _environment()
         try:
@@ -80,7 +81,7 @@ class ChatTemplate:
 
     def render(self, conversation: Conversation, **variables: Any) -> list[Segment]:
         """The prompt up to where the model answers. Raises InvalidRequest for messages that the template refuses."""
-        guard = _Guard(self._control)
+        guard = _Guard(self.control)
         hidden = Conversation(guard.hide(conversation.messages), guard.hide(conversation.tools))
         try:
             return guard.reveal(self._rendered(hidden, **variables))
