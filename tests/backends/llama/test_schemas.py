@@ -46,6 +46,17 @@ def test_objects_that_are_open_on_purpose_stay_so(schema: Any) -> None:
     assert taken(schema).get("additionalProperties") in (None, True)
 
 
+def test_a_function_without_parameters_gets_none() -> None:
+    """As LangChain and zod write one; a property that is such an object may hold anything."""
+    empty = {"type": "object", "properties": {}}
+    found = taken({**empty, "title": "no_args"}, is_object=True)
+    assert accepts(json.dumps(found), "{}")
+    assert not accepts(json.dumps(found), '{"a": 1}')
+    assert "additionalProperties" not in taken(empty)
+    assert "additionalProperties" not in taken({"properties": {"a": empty}}, is_object=True)["properties"]["a"]
+    assert taken({**empty, "additionalProperties": True}, is_object=True)["additionalProperties"] is True
+
+
 def test_whole_numbers_end_somewhere() -> None:
     found = taken({"properties": {"n": {"type": "integer"}, "m": {"type": "integer", "minimum": 3}}})
     assert found["properties"]["n"] == {"type": "integer", "minimum": -EXACT, "maximum": EXACT}

@@ -68,10 +68,15 @@ def _checked(schema: Schema, *, strict: bool) -> str:
 def _weaker_and_weaker(given: Schema, raw: bytes, *, is_object: bool) -> Iterator[Schema]:
     typed = {"type": "object", **given} if is_object and isinstance(given, dict) else given
     if not any(word in raw for word in NARROWING):
-        yield _tidied(typed)
+        yield _tidied({"additionalProperties": False, **typed} if is_object and _is_empty(typed) else typed)
     yield typed
     yield _without(typed, {"pattern", "format", "patternProperties", "propertyNames"})
     yield {"type": "object"}
+
+
+def _is_empty(schema: Schema) -> bool:
+    """`properties: {}` is how clients write a function without parameters; elsewhere it may mean any object."""
+    return isinstance(schema, dict) and schema.get("properties") == {} and "patternProperties" not in schema
 
 
 def _tidied(schema: Schema) -> Schema:
