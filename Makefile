@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 CHATPORT := $(BIN)/chatport
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 NPM_TESTS := tests/npm/node_modules
+INSTRUCTOR_TESTS := tests/ecosystem/instructor
 
 # Scripts in a virtual environment name its path: a checkout that was moved gets a new one.
 MADE := $(VENV)/.made-in-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1)
@@ -32,7 +33,7 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.templates model $(NPM_TESTS)/.installed
+unit: $(VENV)/.test $(VENV)/.templates $(VENV)/.instructor model $(NPM_TESTS)/.installed
 	$(BIN)/pytest -n 2 -m "not model"
 	$(BIN)/pytest -m model
 
@@ -49,12 +50,19 @@ $(VENV)/.serve: $(MADE) pyproject.toml constraints.txt
 
 $(VENV)/.test: $(MADE) pyproject.toml constraints.txt
 	@echo "Installing Chatport and its test tools into $(VENV) …"
-	@$(PIP) -e '.[embedded,postgres,dev]'
+	@$(PIP) -e '.[embedded,postgres,dev,ecosystem]'
 	@touch $@ $(VENV)/.serve
 
 # Chat templates of many models, as their makers wrote them; nothing of these packages is run.
 $(VENV)/.templates: $(MADE) constraints.txt
 	@$(PIP) --no-deps --upgrade --target $(VENV)/templates trl axolotl
+	@touch $@
+
+# What instructor needs does not go together with constraints.txt.
+$(VENV)/.instructor: $(MADE) $(INSTRUCTOR_TESTS)/requirements.txt
+	@echo "Installing instructor into $(VENV)/instructor …"
+	@$(BIN)/python -m venv $(VENV)/instructor
+	@$(VENV)/instructor/bin/python -m pip --disable-pip-version-check install --quiet -r $(INSTRUCTOR_TESTS)/requirements.txt
 	@touch $@
 
 $(MADE):

@@ -1,12 +1,15 @@
-"""Where node and the official JavaScript SDK are. Without them a test is skipped; in CI it fails."""
+"""Runs what is under `tests/npm` with node's own test runner. Without node a test is skipped; in CI it fails."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from support.serving import Server
 
 NPM_TESTS = Path(__file__).resolve().parents[1] / "npm"
 NODE_MODULES = NPM_TESTS / "node_modules"
@@ -15,9 +18,18 @@ NODE_MODULES = NPM_TESTS / "node_modules"
 def node() -> str:
     """The path of node."""
     found = shutil.which("node")
-    if found is not None and (NODE_MODULES / "openai").is_dir():
+    if found is not None and all((NODE_MODULES / name).is_dir() for name in ("openai", "ai")):
         return found
-    reason = "node or its openai package is not installed; `make test` installs the package"
+    reason = "node or the packages of tests/npm are not installed; `make test` installs the packages"
     if "CI" in os.environ:
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def run_tests(name: str, server: Server, **environ: str) -> None:
+    """Runs one file of tests against a server, which they find in CHATPORT_URL and CHATPORT_KEY."""
+    environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    environment |= {"CHATPORT_URL": server.url, "CHATPORT_KEY": server.key, **environ}
+    command = [node(), "--test", "--test-reporter=spec", str(NPM_TESTS / name)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
