@@ -342,7 +342,6 @@ GOOD_FORMATS = {
     "strict-enum": strict_property({"type": "string", "enum": ["a", "b"]}),
     "strict-const": strict_property({"const": "a"}),
     "strict-string": strict_property({"type": "string", "pattern": "^[a-z]+$"}),
-    "strict-length": strict_property({"type": "string", "minLength": 2, "maxLength": 3}),
     "strict-default": strict_property({"type": "integer", "default": 1}),
     "strict-format": strict_property({"type": "string", "format": "date-time"}),
     "strict-number": strict_property({"type": "number", "minimum": 0, "maximum": 9, "multipleOf": 0.5}),

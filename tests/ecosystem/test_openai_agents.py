@@ -16,7 +16,7 @@ UNTRACED = agents.RunConfig(tracing_disabled=True)
 class City(BaseModel):
     name: Literal["Paris", "Rome"]
     size: int = Field(ge=0, le=9)
-    twin: str | None = Field(max_length=8)
+    twin: Literal["Rome", "Oslo"] | None
 
 
 class Asked:

@@ -31,7 +31,7 @@ class City(BaseModel):
 
     name: Literal["Paris", "Rome"]
     size: int = Field(default=1, ge=0, le=9)
-    twin: str | None = Field(default=None, max_length=8)
+    twin: Literal["Rome", "Oslo"] | None = None
 
 
 OUTPUTS: dict[str, Any] = {

@@ -222,15 +222,13 @@ NOTE = Keyword(ANY, _is_anything, "anything")
 DEFINITIONS = Keyword(ANY, _is_object, "an object of schemas")
 LIMIT = Keyword(NUMBER, _is_number, "a number")
 SIZE = Keyword(ARRAY, _is_size, "an integer >= 0")
-LENGTH = Keyword(STRING, _is_size, "an integer >= 0")
-"""As `default`: refused by OpenAI until 2025, and taken now (pydantic-ai 2.68's profile, openai-agents' issue 4390)."""
 
 KEYWORDS: Mapping[str, Keyword] = {
     "title": NOTE,
     "description": NOTE,
     "$schema": NOTE,
     "$comment": NOTE,
-    "default": Keyword(ANY, _is_anything, "anything"),
+    "default": NOTE,  # OpenAI takes it, and openai-agents sends it (its issue 4390)
     "type": Keyword(ANY, _is_type, f"one or several of {', '.join(map(repr, TYPES))}"),
     "enum": Keyword(ANY, _is_filled, "an array of values, not empty"),
     "const": Keyword(ANY, _is_anything, "anything"),
@@ -244,8 +242,6 @@ KEYWORDS: Mapping[str, Keyword] = {
     "items": Keyword(ARRAY, _is_object, "a schema"),
     "minItems": SIZE,
     "maxItems": SIZE,
-    "minLength": LENGTH,
-    "maxLength": LENGTH,
     "pattern": Keyword(STRING, _is_string, "a regular expression"),
     "format": Keyword(STRING, lambda value: value in FORMATS, f"one of {', '.join(map(repr, FORMATS))}"),
     "multipleOf": Keyword(NUMBER, _is_positive, "a number > 0"),

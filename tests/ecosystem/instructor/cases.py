@@ -35,7 +35,7 @@ BY_SCHEMA = [Mode.TOOLS, Mode.JSON_SCHEMA]
 class City(BaseModel):
     name: Literal["Paris", "Rome"]
     size: int = Field(ge=0, le=9)
-    twin: str | None = Field(default=None, max_length=8)
+    twin: Literal["Rome", "Oslo"] | None = None
 
 
 class Sure(City):
