@@ -23,7 +23,7 @@ const asked = { model: provider()('gpt-4'), prompt: 'Which city is in Italy?', t
 const schema = z.object({
   name: z.enum(['Paris', 'Rome']),
   size: z.number().int().min(0).max(9),
-  twin: z.string().max(8).nullable(),
+  twin: z.enum(['Rome', 'Oslo']).nullable(),
 });
 const counted = (usage) => {
   assert.ok(usage.inputTokens > 0 && usage.outputTokens > 0);
