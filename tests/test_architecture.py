@@ -16,24 +16,29 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 RANK = {
     "wire": 1,
-    "targets": 1,
+    "providers": 0,
+    "targets": 0,
     "store": 1,
     "counters": 1,
     "telemetry": 1,
     "config": 1,
     "policy": 2,
     "backends": 2,
+    "attempts": 3,
     "delivery": 3,
     "pipeline": 3,
     "web": 4,
+    "upstreams": 5,
+    "reloading": 5,
     "runtime": 5,
     "cli": 6,
     "__main__": 7,
 }
 """A module imports only from rooms of lower rank, or from its own. `chatport` itself (its version) is open to all."""
 
-NEIGHBOURS = {("pipeline", "delivery")}
-"""Of one rank, and yet one may know the other: the pipeline's last stage lives in a file of its own."""
+NEIGHBOURS = {("pipeline", "delivery"), ("pipeline", "attempts"), ("runtime", "upstreams"), ("runtime", "reloading")}
+"""Of one rank, and yet one may know the other: the pipeline's last stage lives in a file of its own, so does the
+making of upstreams."""
 
 LINES = 600
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:work|home|root|Users)/[\w.-]+")

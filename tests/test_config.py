@@ -13,6 +13,7 @@ from chatport.config import (
     ConfigError,
     LlamaModel,
     OnDemandConfig,
+    RoutedModel,
     ScriptedModel,
     ServerConfig,
     StoreConfig,
@@ -22,6 +23,31 @@ from chatport.config import (
 from chatport.config.reference import BEGIN, renewed
 from chatport.config.schema import FLAG_CONTEXT
 from chatport.config.source import key_lines
+
+UPSTREAM = """
+[[models]]
+id = "mini"
+fallbacks = ["echo"]
+[[models.targets]]
+provider = "openai"
+model = "gpt-4o-mini"
+weight = 3
+[[models.targets]]
+backend = "openai"
+base_url = "http://127.0.0.1:9000/v1"
+api_keys = ["sk-1", "${SECOND}"]
+priority = 1
+extra_params = "forward"
+extra_headers = { "X-Title" = "${SECOND}" }
+lacks = ["vision"]
+connect_seconds = 1.5
+[models.targets.extra_body]
+top_k = 40
+nested = { deep = ["${SECOND}"] }
+[[models]]
+id = "echo"
+backend = "scripted"
+"""
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -368,3 +394,103 @@ def test_the_documentation_lists_every_setting() -> None:
     page = (DOCS / "configuration.md").read_text("utf-8")
     assert BEGIN in page
     assert renewed(page) == page
+
+
+def test_a_model_with_targets(file: Path) -> None:
+    file.write_text(UPSTREAM)
+    config = load(file, {"OPENAI_API_KEY": "sk-openai", "SECOND": "sk-2"})
+    model = config.models[0]
+    assert isinstance(model, RoutedModel)
+    first, second = model.targets
+    assert (first.base_url, first.keys, first.model, first.weight) == (
+        "https://api.openai.com/v1",
+        ("sk-openai",),
+        "gpt-4o-mini",
+        3,
+    )
+    assert (second.base_url, second.keys) == ("http://127.0.0.1:9000/v1", ("sk-1", "sk-2"))
+    assert (second.priority, second.extra_params, second.connect_seconds) == (1, "forward", 1.5)
+    assert second.extra_headers == {"X-Title": "sk-2"}
+    assert second.extra_body == {"top_k": 40, "nested": {"deep": ["sk-2"]}}
+    assert type(second.extra_body["nested"]["deep"][0]) is str
+
+
+def test_no_key_is_in_a_representation(file: Path) -> None:
+    file.write_text(UPSTREAM)
+    config = load(file, {"OPENAI_API_KEY": "sk-openai", "SECOND": "sk-2"})
+    assert "sk-" not in repr(config)
+    assert "sk-" not in str(list(config.models[0].targets[1].__rich_repr__()))  # type: ignore[union-attr]
+
+
+LOCAL = '[[models]]\nid = "m"\n[[models.targets]]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "words"),
+    [
+        (LOCAL, 3, "models[0].targets[0]", "is nowhere: give a provider"),
+        (LOCAL + 'backend = "openai"', 3, "models[0].targets[0]", "is nowhere"),
+        (
+            LOCAL + 'provider = "openia"',
+            4,
+            "models[0].targets[0].provider",
+            '"openia" is not allowed; allowed: "openai" or',
+        ),
+        (LOCAL + 'provider = "openai"', 3, "models[0].targets[0].api_key", "OPENAI_API_KEY"),
+        (LOCAL + 'provider = "azure"\napi_key = "k"', 3, "models[0].targets[0].base_url", "one for each account"),
+        (LOCAL + 'provider = "vllm"\npriorty = 1', 5, "models[0].targets[0].priorty", 'did you mean "priority"?'),
+        (LOCAL + 'provider = "vllm"\nweight = 0', 5, "models[0].targets[0].weight", "a number above 0, up to 1000"),
+        (LOCAL + 'provider = "vllm"\nlacks = ["sight"]', 5, "models[0].targets[0].lacks", 'one of "vision"'),
+        (
+            LOCAL + 'provider = "vllm"\n[models.targets.extra_headers]\na = 1',
+            5,
+            "models[0].targets[0].extra_headers",
+            "",
+        ),
+        ('[[models]]\nid = "m"\ntargets = []', 3, "models[0].targets", "[[models.targets]]"),
+        ('[[models]]\nid = "m"\ntargets = 5', 3, "models[0].targets", "[[models.targets]]"),
+        ('[[models]]\nid = "m"', 1, "models[0].backend", "has [[models.targets]] instead"),
+        ('[[models]]\n[[models.targets]]\nprovider = "vllm"', 1, "models[0].id", "is missing"),
+        (LOCAL.replace('"m"', '"a*b"') + 'provider = "vllm"', 2, "models[0].id", "only at the end"),
+        (
+            '[[models]]\nid = "v/*"\naliases = ["x"]\n[[models.targets]]\nprovider = "vllm"',
+            3,
+            "models[0].aliases",
+            "many",
+        ),
+        (
+            '[[models]]\nid = "v/*"\n[[models.targets]]\nprovider = "vllm"\nmodel = "x"',
+            5,
+            "models[0].targets[0].model",
+            "passes on",
+        ),
+        (
+            '[[models]]\nid = "m"\nfallbacks = ["m"]\n[[models.targets]]\nprovider = "vllm"',
+            3,
+            "models[0].fallbacks",
+            '"m" is no other model',
+        ),
+    ],
+)
+def test_what_is_wrong_with_targets(file: Path, text: str, line: int, key: str, words: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.key) == (line, key)
+    assert words in fault.sentence
+
+
+@pytest.mark.parametrize("given", ["http://me:secret@host/v1", "ftp://secret", "secret"])
+def test_an_address_that_is_none_is_not_repeated(file: Path, given: str) -> None:
+    file.write_text(f'{LOCAL}backend = "openai"\nbase_url = "{given}"')
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert "secret" not in str(caught.value)
+
+
+def test_a_key_that_is_none_is_not_repeated(file: Path) -> None:
+    file.write_text(f'{LOCAL}provider = "openai"\napi_keys = ["se cret"]')
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert "se cret" not in str(caught.value)

@@ -36,6 +36,9 @@ class Wire:
     async def end(self) -> None:
         self._note("end")
 
+    async def whole(self, headers: Headers, body: bytes) -> None:
+        raise AssertionError("a delivery sends piece by piece")
+
     async def until(self, holds: Callable[[list[bytes | str]], bool]) -> None:
         async with asyncio.timeout(5):
             while not holds(self.sent):

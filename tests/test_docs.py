@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chatport.config import load
+from chatport.providers import PROVIDERS
 from chatport.wire import errors
 from support.javascript import NODE_MODULES, node
 from support.serving import Server
@@ -97,3 +98,11 @@ def test_every_kind_of_error_is_in_the_api_page() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
     said = {word for kind in kinds for word in (kind.type, kind.default_code) if word is not None}
     assert [word for word in said if f"`{word}`" not in page] == []
+
+
+def test_every_known_provider_is_documented() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for name, provider in PROVIDERS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert (provider.base_url or "base_url") in row
+        assert (provider.key_env or "none needed") in row

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
+from chatport.attempts import Attempts
 from chatport.backends.scripted import ScriptedBackend
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pace, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.replays import Replays
+from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.store import open_store
 from chatport.targets import EVERY_FEATURE, Feature, Target
@@ -47,6 +49,11 @@ class Reply:
 
     async def end(self) -> None:
         self.ended = True
+
+    async def whole(self, headers: Headers, body: bytes) -> None:
+        await self.head(headers)
+        await self.data(body)
+        await self.end()
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -109,7 +116,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             await keys.load()
             callers.append(keys.authenticate(f"Bearer {key.key}", time.time()))
         models = [model(name) for name in backends()]
-        pipeline = Pipeline(Catalog(models), backends(), Replays(store.replays), StoredCompletions(store.completions))
+        attempts = Attempts(Catalog(models), backends(), Routing())
+        pipeline = Pipeline(attempts, Replays(store.replays), StoredCompletions(store.completions))
         yield House(pipeline, *callers)
 
 

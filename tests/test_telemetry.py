@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import pytest
 
-from chatport.telemetry import REQUEST_ID, Access, configure_logging, log_access, new_request_id
+from chatport.telemetry import HOLD_SECONDS, REQUEST_ID, Access, configure_logging, log_access, new_request_id
 
 LOG = logging.getLogger("chatport.test")
 
@@ -23,7 +25,7 @@ def stream() -> Iterator[io.StringIO]:
     root.handlers[:], root.level, ours.level = before
 
 
-def access(**fields: str) -> Access:
+def access(**fields: Any) -> Access:
     given = {"method": "POST", "path": "/v1/x", "request_id": "req_1"} | fields
     return Access(status=200, ms=1.26, **given)
 
@@ -34,6 +36,12 @@ def test_a_plain_line_for_each_request(stream: io.StringIO) -> None:
     assert stream.getvalue().split(" ", 1)[1] == "INFO POST /v1/x 200 1.3ms req_1 key_1 echo\n"
 
 
+def test_a_plain_line_names_the_upstream(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    log_access(access(model="m", target="openai-2", attempts=3))
+    assert stream.getvalue().endswith(" m openai-2 3\n")
+
+
 def test_a_json_line_for_each_request(stream: io.StringIO) -> None:
     configure_logging("info", json_lines=True, stream=stream)
     log_access(access())
@@ -41,7 +49,7 @@ def test_a_json_line_for_each_request(stream: io.StringIO) -> None:
     assert line.pop("time").endswith("Z")
     assert line == {
         "level": "info", "logger": "chatport.access", "method": "POST", "path": "/v1/x", "status": 200, "ms": 1.3,
-        "request_id": "req_1", "key_id": None, "model": None,
+        "request_id": "req_1", "key_id": None, "model": None, "target": None, "attempts": 0,
     }  # fmt: skip
 
 
@@ -90,3 +98,27 @@ def test_levels(stream: io.StringIO) -> None:
 def test_request_ids_differ() -> None:
     assert new_request_id().startswith("req_")
     assert new_request_id() != new_request_id()
+
+
+async def test_requests_of_a_moment_are_written_together_and_in_order(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    for name in "ab":
+        log_access(access(model=name))
+    assert stream.getvalue() == ""
+    logging.getLogger("chatport").warning("something else")
+    log_access(access(model="c"))
+    assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == ["a", "b", "else"]
+    await asyncio.sleep(2 * HOLD_SECONDS)
+    assert stream.getvalue().endswith(" c\n")
+    log_access(access(model="d"))
+    logging.getLogger().handlers[-1].flush()
+    assert stream.getvalue().endswith(" d\n")
+
+
+async def test_a_log_that_is_closed_ends_no_request(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    log_access(access())
+    stream.close()
+    logging.getLogger().handlers[-1].flush()
+    log_access(access())
+    await asyncio.sleep(2 * HOLD_SECONDS)

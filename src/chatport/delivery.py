@@ -45,6 +45,10 @@ class Sink(Protocol):
         """Nothing follows."""
         ...
 
+    async def whole(self, headers: Headers, body: bytes) -> None:
+        """Status 200, these headers, this body, and nothing else."""
+        ...
+
 
 def as_api_error(exc: Exception) -> ApiError:
     """What a client is told of any exception: the one place where foreign ones are translated on their way out."""

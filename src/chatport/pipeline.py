@@ -11,20 +11,17 @@ what it holds on the way out.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from secrets import token_hex
 
-from msgspec import Struct, json, structs
+from msgspec import Struct, field, json, structs
 
-from chatport.backends.base import Backend
+from chatport.attempts import Attempts, Journey, Route, Trail
 from chatport.delivery import EVENT_STREAM, JSON, STREAM_HEADERS, Delivery, Headers, Sink, as_api_error
-from chatport.policy.catalog import Catalog, Model
-from chatport.policy.features import refuse_unsupported
 from chatport.policy.keys import Caller
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
-from chatport.targets import Bound, Target
+from chatport.policy.strictness import UnknownFields
 from chatport.wire import sse
 from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.stream import Aggregator, Envelope, StreamNormaliser
@@ -45,6 +42,8 @@ class Call(Struct, frozen=True, kw_only=True):
     idempotency_key: str | None
     received: float
     """`time.perf_counter()` when the head was read."""
+    trail: Trail = field(default_factory=Trail)
+    """What happens to it, filled in on the way."""
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -56,74 +55,63 @@ class Pace(Struct, frozen=True, kw_only=True):
     """Between signs of life after that."""
 
 
-class Route(Struct, frozen=True):
-    """Where one call goes: the model it named, the target that answers, what that can cost at most."""
-
-    model: Model
-    target: Target
-    bound: Bound
-    backend: Backend
-
-
 class Pipeline:
     def __init__(
         self,
-        catalog: Catalog,
-        backends: Mapping[str, Backend],
+        attempts: Attempts,
         replays: Replays,
         stored: StoredCompletions,
         pace: Pace = Pace(),  # noqa: B008  frozen
+        unknown_fields: UnknownFields | None = None,
     ) -> None:
-        self.catalog = catalog
-        self.backends = backends
+        self.attempts = attempts
+        self.unknown_fields = unknown_fields or UnknownFields()
         self.replays = replays
         self.stored = stored
         self.pace = pace
 
     async def run(self, call: Call, sink: Sink) -> None:
         """Answers one call into the sink. Raises ApiError (or what `as_api_error` knows) while no head is out."""
-        await self.catalog.look_for(call.request.model)
-        model = self.catalog.find(call.request, call.caller)
-        refuse_unsupported(call.request, model.targets[0])
-        async with self._claim(call) as claim:
-            if claim is not None and claim.replay is not None:
+        await self.attempts.catalog.look_for(call.request.model)
+        model = self.attempts.catalog.find(call.request, call.caller)
+        self.unknown_fields.note(call.caller, call.request)
+        journey = self.attempts.plan(model, call)
+        if call.idempotency_key is None:
+            await self._answer(call, journey, None, sink)
+            return
+        async with self.replays.claim(call.caller.key_id, call.idempotency_key, call.body, time.time()) as claim:
+            if claim.replay is not None:
                 await self._replay(call, claim.replay, sink)
-                return
-            if call.request.stream:
-                await self._stream(call, model, claim, sink)
             else:
-                await self._complete(call, model, claim, sink)
+                await self._answer(call, journey, claim, sink)
 
-    async def _route(self, model: Model, request: ChatRequest) -> Route:
-        target = model.targets[0]
-        backend = self.backends[target.backend]
-        return Route(model, target, await backend.bound(target, request), backend)
+    async def _answer(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
+        if call.request.stream:
+            await self._stream(call, journey, claim, sink)
+        else:
+            await self._complete(call, journey, claim, sink)
 
-    async def _complete(self, call: Call, model: Model, claim: Claim | None, sink: Sink) -> None:
-        route = await self._route(model, call.request)
-        answer = await route.backend.complete(route.target, call.request, route.bound)
+    async def _complete(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
+        route, answer = await self.attempts.complete(journey)
         completion = in_envelope(answer, envelope(route))
         if call.request.store:
             completion = await self.stored.save(call.caller, completion, call.request)
         body = json.encode(completion)
         if claim is not None:
             await claim.keep(JSON.decode(), body)
-        async with Delivery(sink, lambda: head(call, JSON, route, length=len(body))) as delivery:
-            await delivery.finish(body)
+        await sink.whole(head(call, JSON, route, length=len(body)), body)
 
-    async def _stream(self, call: Call, model: Model, claim: Claim | None, sink: Sink) -> None:
-        route: Route | None = None
+    async def _stream(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
         delivery = Delivery(
             sink,
-            lambda: head(call, EVENT_STREAM, route),
+            lambda: head(call, EVENT_STREAM, journey.route),
             commit_after=self.pace.commit_after,
             keepalive=self.pace.keepalive,
             keep=LARGEST_REPLY if claim is not None else 0,
         )
         async with delivery:
             try:
-                route = await self._route(model, call.request)  # may take its time: a model may have to be loaded
-                await self._push(call, route, delivery)
+                await self._push(call, journey, delivery)
                 if claim is not None and delivery.copy is not None:
                     await claim.keep(EVENT_STREAM.decode(), b"".join([*delivery.copy, sse.DONE]))
             except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left
@@ -131,35 +119,25 @@ class Pipeline:
             else:
                 await delivery.finish(sse.DONE)
 
-    async def _push(self, call: Call, route: Route, delivery: Delivery) -> None:
+    async def _push(self, call: Call, journey: Journey, delivery: Delivery) -> None:
         """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
         request = call.request
-        grammar = stream_grammar(route, request)
         whole = Aggregator() if request.store else None
-        async with route.backend.stream(route.target, request, route.bound) as chunks:
-            async for raw in chunks:
-                for chunk in grammar.push(raw):
-                    if whole is not None:
-                        whole.push(chunk)
-                    await delivery.send(sse.frame(chunk))
-        for chunk in grammar.finish():
-            await delivery.send(sse.frame(chunk))
+        async with (
+            self.attempts.stream(journey, lambda route: stream_grammar(route, request)) as answer,
+            aclosing(answer.chunks()) as chunks,
+        ):
+            async for chunk in chunks:
+                if whole is not None:
+                    whole.push(chunk)
+                await delivery.send(sse.frame(chunk))
         if whole is not None:
-            await self.stored.save(call.caller, whole.result(grammar.usage), request)
-
-    @asynccontextmanager
-    async def _claim(self, call: Call) -> AsyncIterator[Claim | None]:
-        if call.idempotency_key is None:
-            yield None
-            return
-        async with self.replays.claim(call.caller.key_id, call.idempotency_key, call.body, time.time()) as claim:
-            yield claim
+            await self.stored.save(call.caller, whole.result(answer.grammar.usage), request)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         content_type = replay.content_type.encode()
         length = len(replay.body) if content_type == JSON else None
-        async with Delivery(sink, lambda: [*head(call, content_type, None, length=length), REPLAYED]) as delivery:
-            await delivery.finish(replay.body)
+        await sink.whole([*head(call, content_type, None, length=length), REPLAYED], replay.body)
 
 
 REPLAYED = (b"x-chatport-replayed", b"true")

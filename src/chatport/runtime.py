@@ -11,6 +11,8 @@ import ctypes
 import gc
 import hashlib
 import logging
+import os
+import signal
 import socket
 import sys
 import time
@@ -20,25 +22,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
 from chatport import __version__
+from chatport.attempts import Attempts
 from chatport.backends import scripted
 from chatport.backends.base import Backend
-from chatport.config import Config, LlamaModel, ModelConfig, ScriptedModel, ServerConfig
+from chatport.backends.http.pool import Pools
+from chatport.config import Config, ConfigError, LlamaModel, ModelConfig, RoutedModel, ScriptedModel, ServerConfig
 from chatport.pipeline import Pace, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Keys
 from chatport.policy.replays import Replays
+from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
+from chatport.policy.strictness import UnknownFields
+from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
 from chatport.store import Store, open_store
 from chatport.store.errors import StoreUnavailable
 from chatport.targets import Target
+from chatport.upstreams import open_upstreams
 from chatport.web.app import create_app
 from chatport.web.limits import HTTPLimits
 from chatport.web.server import LISTEN_BACKLOG, ServerSettings, run_server
 from chatport.web.site import WebSettings
 from chatport.wire.decode import DecodeLimits
-from chatport.wire.errors import ApiError
+from chatport.wire.errors import ApiError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
     from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings
@@ -49,6 +58,9 @@ if sys.platform != "win32":
 
 PRUNE_EVERY = 600.0
 """Seconds between two sweeps for replies that no Idempotency-Key can bring back any more."""
+
+LIST_EVERY = 600.0
+"""Seconds between two looks at the models that an upstream lists."""
 
 RELEASED = 1_795_392_000
 """Unix seconds of this program's first release: `created` of a model that is no file."""
@@ -74,31 +86,85 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
 class Runtime:
     """Everything a running server has, built once."""
 
-    def __init__(
-        self, config: Config, store: Store, keys: Keys, models: list[Model], backends: dict[str, Backend]
-    ) -> None:
+    models: list[Model]
+    backends: dict[str, Backend]
+    pipeline: Pipeline
+
+    def __init__(self, config: Config, store: Store, keys: Keys, pools: Pools) -> None:
         self.config = config
+        self.reread: Callable[[], Config] | None = None
+        """Reads the configuration again, as the command that started the server would."""
         self.store = store
         self.keys = keys
-        self.models = models
-        self.backends = backends
+        self.pools = pools
         self.on_demand = open_on_demand(config, self._serve_also) if serves_on_demand(config) else None
-        self.catalog = Catalog(models, look=self.on_demand.look if self.on_demand else None)
-        if self.on_demand is not None:
-            backends[ON_DEMAND] = self.on_demand
+        self.catalog = Catalog((), look=self.on_demand.look if self.on_demand else None)
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
+        self.routing = Routing()
+        self.unknown_fields = UnknownFields()
+
+    def serve_models(self, models: list[Model], backends: dict[str, Backend]) -> None:
+        """From the next request on these answer, and no others."""
+        server = self.config.server
+        self.models, self.backends = models, backends
+        if self.on_demand is not None:
+            backends[ON_DEMAND] = self.on_demand
+        self.catalog.configure(models)
         self.pipeline = Pipeline(
-            self.catalog,
-            backends,
+            Attempts(self.catalog, backends, self.routing),
             self.replays,
             self.stored,
-            Pace(commit_after=config.server.stream_commit_after, keepalive=config.server.keepalive_seconds),
+            Pace(commit_after=server.stream_commit_after, keepalive=server.keepalive_seconds),
+            self.unknown_fields,
         )
+        self.routing.keep_only(target for model in models for target in model.targets)
+
+    async def reload(self) -> Reloaded:
+        """Serves by the configuration as it is now. Raises InvalidRequest, and changes nothing, where that is bad."""
+        if self.reread is None:
+            raise Unavailable("This server was started without a configuration to read again.")
+        try:
+            wanted = self.reread()
+            entries = merged(self.config, wanted)
+            models, backends = await self._exchanged(entries)
+        except ConfigError as exc:
+            raise InvalidRequest(f"The configuration was not changed: {exc}", code="invalid_configuration") from exc
+        lacking = tuple(restart_needed(self.config, wanted))
+        self.config = structs.replace(self.config, models=entries)
+        self.serve_models(models, backends)
+        await self.list_families()
+        return Reloaded(models=tuple(model.id for model in models), restart_needed=lacking)
+
+    async def _exchanged(self, entries: tuple[ModelConfig, ...]) -> tuple[list[Model], dict[str, Backend]]:
+        """The models of a changed configuration: what is embedded runs on, the rest is made anew."""
+        running = {model.id: model for model in self.models}
+        models: list[Model] = []
+        backends: dict[str, Backend] = {}
+        for entry in entries:
+            if is_swappable(entry):
+                model, opened = await open_model(entry, self.config, self.pools)
+                backends |= opened
+            else:
+                model = running[entry.id]
+                backends |= {target.backend: self.backends[target.backend] for target in model.targets}
+            models.append(model)
+        return models, backends
+
+    async def on_hangup(self) -> None:
+        """SIGHUP: as `reload`, told in the log."""
+        try:
+            done = await self.reload()
+        except ApiError as error:
+            log.error("%s", error.message)
+        else:
+            log.info("the configuration was read again: %s", ", ".join(done.models))
+            if done.restart_needed:
+                log.warning("a restart is needed for: %s", ", ".join(done.restart_needed))
 
     async def readiness(self) -> Readiness:
         store = await self._store_state()
-        models = {model.id: await self._model_state(model) for model in self.models}
+        models = {model.id: await self._model_state(model) for model in self.models if not model.targets[0].remote}
         return Readiness(
             ready=store == "ready" and {*models.values()} <= {"ready"},
             store=store,
@@ -120,6 +186,22 @@ class Runtime:
         except ApiError as error:
             return error.message
         return "ready"
+
+    async def learn_families(self) -> None:
+        """Keeps the lists of `NAME/*` fresh, for as long as the server runs."""
+        while True:
+            await self.list_families()
+            await asyncio.sleep(LIST_EVERY)
+
+    async def list_families(self) -> None:
+        """Asks the upstream of each `NAME/*` which models it has."""
+        catalog = self.catalog
+        for family in catalog.families:
+            target = family.targets[0]
+            try:
+                catalog.learn(family, await self.backends[target.backend].models(target))
+            except ApiError as error:
+                log.warning("the models of %s can't be listed: %s", family.id, error.message)
 
     def _serve_also(self, found: Collection[ShelvedModel], settings: OnDemandSettings) -> None:
         self.catalog.serve_also(on_demand_model(model, settings) for model in found)
@@ -144,14 +226,18 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
         stack.callback(store.watch(keys.load))
         models: list[Model] = []
         backends: dict[str, Backend] = {}
+        pools = Pools()
+        stack.callback(pools.close)
         for entry in config.models:
-            model, backend = await open_model(entry, config.home)
-            stack.push_async_callback(backend.close)
+            model, opened = await open_model(entry, config, pools)
+            for backend in opened.values():
+                stack.push_async_callback(backend.close)
             models.append(model)
-            backends[entry.id] = backend
-        runtime = Runtime(config, store, keys, models, backends)
-        sweeping = asyncio.create_task(runtime.prune())
-        stack.callback(sweeping.cancel)
+            backends |= opened
+        runtime = Runtime(config, store, keys, pools)
+        runtime.serve_models(models, backends)
+        for task in (runtime.prune(), runtime.learn_families()):
+            stack.callback(asyncio.create_task(task).cancel)
         if runtime.on_demand is not None:
             await stack.enter_async_context(watched(runtime.on_demand))
         yield runtime
@@ -169,13 +255,30 @@ async def watched(on_demand: OnDemandBackend) -> AsyncIterator[None]:
         await on_demand.close()
 
 
-async def open_model(entry: ModelConfig, home: Path) -> tuple[Model, Backend]:
-    """A model as the configuration describes it, and the backend that answers for it."""
+async def open_model(entry: ModelConfig, config: Config, pools: Pools) -> tuple[Model, dict[str, Backend]]:
+    """A model as the configuration describes it, and the backends that answer for it, by their targets' name."""
     match entry:
         case ScriptedModel():
-            return open_scripted(entry)
+            model, backend = open_scripted(entry)
         case LlamaModel():
-            return await open_llama(entry, home)
+            model, backend = await open_llama(entry, config.home)
+        case RoutedModel():
+            model, backends = open_upstreams(entry, RELEASED, pools, os.environ)
+            return relaxed(model, config), backends
+    return relaxed(model, config), {entry.id: backend}
+
+
+def relaxed(model: Model, config: Config) -> Model:
+    """With `strict = "report"`, targets take unknown fields: upstreams see them, what is inside ignores them."""
+    if config.server.strict == "enforce":
+        return model
+    taking = tuple(
+        structs.replace(target, extra_params="forward" if target.remote else "drop")
+        if target.extra_params == "reject"
+        else target
+        for target in model.targets
+    )
+    return structs.replace(model, targets=taking)
 
 
 def open_scripted(entry: ScriptedModel) -> tuple[Model, Backend]:
@@ -285,10 +388,20 @@ def fingerprint(description: bytes) -> str:
     return "fp_" + hashlib.sha256(description + __version__.encode()).hexdigest()[:10]
 
 
-async def serve(config: Config, sock: socket.socket, on_ready: Callable[[Runtime], Awaitable[None]]) -> None:
-    """Serves on a bound socket until a signal ends it. Loads first, then listens, then calls `on_ready`."""
+async def serve(
+    config: Config,
+    sock: socket.socket,
+    on_ready: Callable[[Runtime], Awaitable[None]],
+    reread: Callable[[], Config] | None = None,
+) -> None:
+    """Serves on a bound socket until a signal ends it. Loads first, then listens, then calls `on_ready`.
+
+    `reread`: reads the configuration again, for SIGHUP and POST /admin/reload.
+    """
     async with running(config) as runtime:
-        app = create_app(runtime, web_settings(config.server))
+        runtime.reread = reread
+        _obey_hangup(runtime)
+        app = create_app(runtime, web_settings(config))
         give_back_memory()
         sock.listen(LISTEN_BACKLOG)
         await on_ready(runtime)
@@ -297,18 +410,40 @@ async def serve(config: Config, sock: socket.socket, on_ready: Callable[[Runtime
 
 def give_back_memory() -> None:
     """What opening everything took and does not need any more: 6 MB with the default model, which glibc would keep.
-    Other C libraries have no such call."""
+    Other C libraries have no such call. What is there now stays: the collector need not look at it again and again."""
     gc.collect()
+    gc.freeze()
     with suppress(AttributeError, OSError, TypeError):  # TypeError: Windows knows no library of the program itself
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def web_settings(server: ServerConfig) -> WebSettings:
+def _obey_hangup(runtime: Runtime) -> None:
+    if sys.platform == "win32":
+        return
+    loop = asyncio.get_running_loop()
+    reloading: set[asyncio.Task[None]] = set()
+
+    def hangup() -> None:
+        task = loop.create_task(runtime.on_hangup())
+        reloading.add(task)
+        task.add_done_callback(reloading.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hangup)
+
+
+def web_settings(config: Config) -> WebSettings:
+    server = config.server
     return WebSettings(
         max_body_bytes=server.max_body_bytes,
         decode_limits=DecodeLimits(max_depth=server.max_json_depth, max_messages=server.max_messages),
         cors_origins=server.cors_origins,
+        keep_unknown=server.strict == "report" or any(takes_unknown(model) for model in config.models),
     )
+
+
+def takes_unknown(model: ModelConfig) -> bool:
+    """Whether a target of the model takes fields that the contract does not know."""
+    return isinstance(model, RoutedModel) and any(target.extra_params != "reject" for target in model.targets)
 
 
 def server_settings(server: ServerConfig) -> ServerSettings:

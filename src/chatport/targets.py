@@ -46,6 +46,14 @@ class Target(Struct, frozen=True, kw_only=True):
     """Tokens in the model's window, None where it is not known."""
     extra_params: Literal["reject", "drop", "forward"] = "reject"
     """What happens to a field the contract does not know."""
+    priority: int = 0
+    """Those with a higher number are asked when those with a lower one fail."""
+    weight: float = 1.0
+    """Its share of the requests among those of its priority."""
+    remote: bool = False
+    """Somewhere else: not part of this server's own readiness."""
+    max_concurrency: int | None = None
+    """Requests at the same time, None for any number."""
 
 
 class Bound(Struct, frozen=True, kw_only=True):

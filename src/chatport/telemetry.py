@@ -6,8 +6,10 @@ written as a JSON string, so that it can't forge a line of its own.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -21,6 +23,9 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 SHOWN = 128
 """Characters of a path or a model's name in a log line: they come from the client."""
+
+HOLD_SECONDS = 0.05
+"""For the lines of requests, to be written together."""
 
 access_log = logging.getLogger("chatport.access")
 
@@ -36,13 +41,22 @@ class Access(Struct, frozen=True, kw_only=True):
     request_id: str
     key_id: str | None = None
     model: str | None = None
+    target: str | None = None
+    """The last upstream that was asked, None where there was none."""
+    attempts: int = 0
+    """Times that the request was sent to a model."""
 
     def __str__(self) -> str:
         model = "-" if self.model is None else _quoted(self.model)
         return (
             f"{self.method} {_quoted(self.path)} {self.status} {self.ms:.1f}ms {self.request_id} "
-            f"{self.key_id or '-'} {model}"
+            f"{self.key_id or '-'} {model}{self._upstream}"
         )
+
+    @property
+    def _upstream(self) -> str:
+        """` target attempts`, where there was an upstream."""
+        return "" if self.target is None else f" {_quoted(self.target)} {self.attempts}"
 
 
 def new_request_id() -> str:
@@ -61,7 +75,7 @@ def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | 
 
     `level`: debug, info, warning or error. A second call takes the place of the first.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = AccessBuffer(stream or sys.stderr)
     handler.setFormatter(JSONLines() if json_lines else PlainLines())
     root = logging.getLogger()
     for earlier in root.handlers:
@@ -72,6 +86,43 @@ def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | 
     logging.getLogger("chatport").setLevel(level.upper())
     # What no line of ours shows need not be found out for each (the logging how-to's "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+
+
+class AccessBuffer(logging.StreamHandler[TextIO]):
+    """Writes the lines of requests together, those of a moment at a time: each write costs as much as making the line.
+
+    Any other line is written at once, behind those before it. A killed process loses the requests of its last moment.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        loop = asyncio._get_running_loop() if isinstance(record.msg, Access) else None
+        if loop is None:
+            self._write_out()
+            super().emit(record)
+            return
+        self._lines.append(self.format(record))
+        if self._due is None:
+            self._due = loop.call_later(HOLD_SECONDS, self._write_out)
+
+    def flush(self) -> None:
+        self._write_out()
+        with suppress(OSError, ValueError):
+            super().flush()
+
+    def _write_out(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if self._lines:
+            lines, self._lines = self._lines, []
+            with suppress(OSError, ValueError):  # a log that can't be written, or is closed, ends no request
+                self.stream.write("\n".join(lines) + "\n")
+                self.stream.flush()
 
 
 class PlainLines(logging.Formatter):
@@ -106,6 +157,7 @@ def _second(since_epoch: int) -> str:
     return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     """As it is when plain, otherwise escaped as Python does: no white space, no control character gets out."""
     if text.isascii() and text.isprintable() and not {" ", '"', "'"} & {*text}:

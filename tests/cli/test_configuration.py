@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -109,9 +112,10 @@ def test_as_json(file: Path) -> None:
     assert (report["ok"], report["faults"]) == (True, [])
     assert (report["source"], report["home"]) == (str(file), str(file.parent))
     assert report["server"]["port"] == 9000
+    good = {"problem": None, "targets": None}
     assert report["models"] == [
-        {"id": "echo", "backend": "scripted", "aliases": ["gpt-4"], "file": None, "problem": None},
-        {"id": "small", "backend": "llama", "aliases": [], "file": str(weights), "problem": None},
+        {"id": "echo", "backend": "scripted", "aliases": ["gpt-4"], "file": None, **good},
+        {"id": "small", "backend": "llama", "aliases": [], "file": str(weights), **good},
     ]
 
 
@@ -132,3 +136,55 @@ def test_faults_as_json(file: Path) -> None:
     assert report["faults"] == [
         {"file": str(file), "line": 2, "key": "server.hots", "sentence": 'there is no such key; did you mean "host"?'}
     ]
+
+
+@pytest.fixture
+def upstream(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an upstream that lists one model, for one key."""
+
+    class Listing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            good = self.headers["authorization"] == "Bearer sk-good"
+            body = b'{"data": [{"id": "there"}]}' if good else b"{}"
+            self.send_response(200 if good else 401)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Listing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
+
+
+def with_target(url: str, key: str, model: str) -> str:
+    return f'[[models.targets]]\nbackend = "openai"\nbase_url = "{url}"\napi_key = "{key}"\nmodel = "{model}"\n'
+
+
+def test_each_upstream_is_asked(file: Path, upstream: str) -> None:
+    good, wrong_key = with_target(upstream, "sk-good", "there"), with_target(upstream, "sk-bad", "there")
+    file.write_text(f'[[models]]\nid = "m"\n{good}{wrong_key}')
+    result = runner.invoke(app, ["config", "check", "--probe"])
+    assert result.exit_code == 0
+    assert "target    upstream: answers" in result.stdout
+    assert "target    upstream-2: The server can't use the upstream" in result.stdout
+    assert "sk-" not in result.output
+
+
+def test_a_model_that_no_upstream_has_is_a_problem(file: Path, upstream: str) -> None:
+    lost = with_target(upstream, "sk-good", "gone")
+    file.write_text(f'[[models]]\nid = "m"\n{lost}[[models]]\nid = "e"\nbackend = "scripted"')
+    assert runner.invoke(app, ["config", "check"]).exit_code == 0
+    result = runner.invoke(app, ["config", "check", "--probe", "--json"])
+    assert result.exit_code == 5
+    told = json.loads(result.stdout)
+    assert told["ok"] is False
+    problem = "It has no model gone, but there."
+    assert told["models"][0]["targets"] == [{"name": "upstream", "problem": problem}]
+    assert told["models"][0]["problem"] == f"upstream: {problem}"
+    assert told["models"][1]["targets"] is None

@@ -57,7 +57,7 @@ def pulled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of models that would have been fetched; nothing is served."""
     names: list[str] = []
     monkeypatch.setattr(weights, "pull", lambda name, home, progress: names.append(name))
-    monkeypatch.setattr(serve, "_run", lambda config, sock: None)
+    monkeypatch.setattr(serve, "_run", lambda config, sock, read: None)
     monkeypatch.setattr("chatport.backends.llama.installed.packaged_file", lambda model: None)
     return names
 
@@ -94,7 +94,7 @@ def test_a_taken_port_is_told_before_anything_is_fetched(taken: int, pulled: lis
 
 
 def test_a_port_that_another_program_took_while_we_loaded(scripted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def run_serve(config: Config, sock: socket.socket, greet: object) -> None:
+    async def run_serve(config: Config, sock: socket.socket, greet: object, read: object) -> None:
         raise OSError(errno.EADDRINUSE, "Address already in use")
 
     monkeypatch.setattr(runtime, "serve", run_serve)

@@ -66,6 +66,44 @@ def test_the_listing_holds_aliases_and_what_a_client_builder_wants_to_know() -> 
     assert CATALOG.listing(caller())[1].context_length == 8192
 
 
+FAMILY = Model(
+    id="openai/*",
+    targets=(Target(id="openai", backend="openai", model="openai/*"),),
+    created=1,
+    owned_by="chatport",
+)
+
+
+def test_a_family_stands_for_every_model_of_its_upstream() -> None:
+    catalog = Catalog([model("openai/known"), FAMILY])
+    found = catalog.find(asking_for("openai/gpt-4o"), caller())
+    assert (found.id, found.targets[0].model) == ("openai/gpt-4o", "gpt-4o")
+    assert catalog.find(asking_for("openai/known"), caller()).targets[0].model == "openai/known"
+    for name in ("openai/", "openai", "open/x"):
+        with pytest.raises(ModelNotFound):
+            catalog.find(asking_for(name), caller())
+    assert [entry.id for entry in catalog.listing(caller())] == ["openai/known"]
+
+
+def test_once_its_list_is_known_a_family_has_what_is_on_it() -> None:
+    catalog = Catalog([FAMILY])
+    catalog.learn(FAMILY, ["gpt-4o", "ft:x/y"])
+    assert [entry.id for entry in catalog.listing(caller())] == ["openai/gpt-4o", "openai/ft:x/y"]
+    for entry in catalog.listing(caller()):
+        assert catalog.describe(entry.id, caller()) == entry
+    with pytest.raises(ModelNotFound, match="openai/gpt-4o"):
+        catalog.find(asking_for("openai/gpt-5"), caller())
+
+
+def test_a_key_may_be_given_a_family_or_one_of_it() -> None:
+    catalog = Catalog([FAMILY])
+    for given in ("openai/*", "openai/gpt-4o"):
+        assert catalog.find(asking_for("openai/gpt-4o"), caller(given)).id == "openai/gpt-4o"
+        assert catalog.describe("openai/gpt-4o", caller(given)).id == "openai/gpt-4o"
+    with pytest.raises(AccessDenied):
+        catalog.find(asking_for("openai/o1"), caller("openai/gpt-4o"))
+
+
 def test_further_models_come_and_go_and_never_hide_a_configured_one() -> None:
     catalog = Catalog([model("small", "gpt-4")])
     catalog.serve_also([model("more"), model("gpt-4"), model("small")])

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,18 +187,59 @@ def stop(server: Server) -> None:
     assert code == 0, f"the server ended with {code}:\n{server.log.read_text(errors='replace')}"
 
 
-@pytest.fixture(scope="session")
-def scripted_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Models that say what they are told, at once: one server per test process."""
+def behind(server: Server, names: Mapping[str, tuple[str, ...]], settings: str = "") -> str:
+    """The configuration of a Chatport whose models, with their aliases, are those of another: the chain."""
+    models = [
+        f"""
+[[models]]
+id = "{name}"
+aliases = {json.dumps(aliases)}
+attempts = 1
+[[models.targets]]
+backend = "openai"
+base_url = "{server.url}/v1"
+api_key = "{server.key}"
+"""
+        for name, aliases in names.items()
+    ]
+    return settings + "".join(models)
+
+
+@pytest.fixture(scope="session", params=["direct", "behind another"])
+def scripted_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Models that say what they are told, at once: one server per test process, alone and as the upstream of another.
+
+    Whatever a client may observe must be the same in the chain: it is the backend for upstreams that is tested so.
+    """
     with serving(tmp_path_factory.mktemp("scripted"), SCRIPTED) as server:
-        yield server
+        if request.param == "direct":
+            yield server
+            return
+        entries = tomllib.loads(SCRIPTED)["models"]
+        names = {entry["id"]: tuple(entry.get("aliases", ())) for entry in entries}
+        config = behind(server, names, SCRIPTED.partition("[[models]]")[0])
+        with serving(tmp_path_factory.mktemp("front"), config) as front:
+            yield front
 
 
-@pytest.fixture(scope="session")
-def model_server(tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path) -> Iterator[Server]:
-    """A default installation, without any configuration: the embedded model answers to `gpt-4`."""
+MODEL_SERVERS = ["direct", "behind another"] if "CHATPORT_TEST_CHAIN" in os.environ else ["direct"]
+
+
+@pytest.fixture(scope="session", params=MODEL_SERVERS)
+def model_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, smollm2_path: Path
+) -> Iterator[Server]:
+    """A default installation, without any configuration: the embedded model answers to `gpt-4`.
+
+    With CHATPORT_TEST_CHAIN set, once more behind another Chatport: it takes twice as long.
+    """
     home = tmp_path_factory.mktemp("model")
     (home / "models").mkdir()
     (home / "models" / "smollm2-135m.gguf").symlink_to(smollm2_path)
     with serving(home) as server:
-        yield server
+        if request.param == "direct":
+            yield server
+            return
+        config = behind(server, {"smollm2-135m": ("gpt-4", "gpt-3.5-turbo")})
+        with serving(tmp_path_factory.mktemp("front"), config) as front:
+            yield front

@@ -12,20 +12,26 @@ from chatport.pipeline import Call, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.stored import StoredCompletions
+from chatport.policy.strictness import UnknownFields
+from chatport.reloading import Reloaded
 from chatport.store.errors import StoreUnavailable
 from chatport.targets import Target
 from chatport.web.exchange import Exchange
-from chatport.wire.errors import InvalidKey, Unavailable
+from chatport.wire.errors import ApiError, InvalidKey, Unavailable
 
 ALICE = Caller("key_alice", "alice", admin=False, models=None)
+
+ADMIN = Caller("key_admin", "admin", admin=True, models=None)
 
 STREAM_HEAD = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
 class OneKey:
-    """`sk-good` is the key."""
+    """`sk-good` is the key, `sk-admin` an admin's."""
 
     def authenticate(self, authorization: str | None, now: float) -> Caller:
+        if authorization == "Bearer sk-admin":
+            return ADMIN
         if authorization != "Bearer sk-good":
             raise InvalidKey("no such key")
         return ALICE
@@ -113,6 +119,14 @@ class FakeServices:
         self.stored = cast("StoredCompletions", None)
         self.catalog = Catalog([_model("echo", "gpt-4"), _model("library/poem:1")])
         self.standing = Standing(ready=True, store="ready")
+
+        self.unknown_fields = UnknownFields()
+        self.reloaded: Reloaded | ApiError = Reloaded(models=("echo",))
+
+    async def reload(self) -> Reloaded:
+        if isinstance(self.reloaded, ApiError):
+            raise self.reloaded
+        return self.reloaded
 
     async def readiness(self) -> Standing:
         return self.standing

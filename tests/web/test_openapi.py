@@ -138,7 +138,13 @@ def test_headers_of_a_create() -> None:
     responses = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
     named = {status: set(response["headers"]) for status, response in responses.items()}
     timed = {"x-request-id", "openai-processing-ms", "openai-version"}
-    assert named["200"] == timed | {"x-chatport-clamped", "x-chatport-replayed"}
+    assert named["200"] == timed | {
+        "x-chatport-clamped",
+        "x-chatport-replayed",
+        "x-chatport-target",
+        "x-chatport-attempts",
+        "x-chatport-fallback",
+    }
     assert named["400"] == named["413"] == timed
     assert named["401"] == timed | {"WWW-Authenticate"}
     assert named["429"] == named["503"] == timed | {"retry-after", "retry-after-ms"}

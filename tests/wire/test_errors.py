@@ -27,6 +27,7 @@ TABLE: dict[ApiError, tuple[int, str, str | None, str | None]] = {
     errors.BodyTooLarge(10): (413, INVALID, "request_too_large", None),
     errors.RateLimited("x"): (429, "rate_limit_exceeded", "rate_limit_exceeded", None),
     errors.InternalError(): (500, "api_error", None, None),
+    errors.UpstreamFailed(): (500, "api_error", None, None),
     errors.Unavailable("x"): (503, "service_unavailable", "service_unavailable", None),
 }
 

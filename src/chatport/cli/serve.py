@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,11 +76,15 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
             "process answers many requests at the same time.",
         )
     with told(), ended_by_signals(Ending.OK, signal.SIGTERM):  # the server then sees to it itself
-        found = load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
+
+        def read() -> Config:
+            return load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
+
+        found = read()
         with bound(found.server.host, found.server.port) as sock:
             _prepare_home(found)
             _require_models(found)
-            _run(found, sock)
+            _run(found, sock, read)
 
 
 def _prepare_home(config: Config) -> None:
@@ -125,7 +129,7 @@ def file_of(path: str, config: Config) -> Path | None:
         return None
 
 
-def _run(config: Config, sock: socket.socket) -> None:
+def _run(config: Config, sock: socket.socket, read: Callable[[], Config]) -> None:
     """Loads, listens, greets, and serves until a signal."""
     from chatport.runtime import run, serve  # noqa: PLC0415  half a second that `--help` need not wait
     from chatport.telemetry import configure_logging  # noqa: PLC0415
@@ -139,7 +143,7 @@ def _run(config: Config, sock: socket.socket) -> None:
     configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
     try:
         with store_told():
-            run(serve(config, sock, greet))
+            run(serve(config, sock, greet, read))
     except OSError as error:
         # Another program that had bound the port too began to listen while the models were loaded.
         if error.errno != errno.EADDRINUSE:

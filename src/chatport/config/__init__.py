@@ -17,6 +17,7 @@ from chatport.config.schema import (
     ServerConfig,
     StoreConfig,
 )
+from chatport.config.upstreams import RoutedModel, UpstreamTarget
 
 __all__ = [
     "DEFAULT_ALIASES",
@@ -27,9 +28,11 @@ __all__ = [
     "LlamaModel",
     "ModelConfig",
     "OnDemandConfig",
+    "RoutedModel",
     "ScriptedModel",
     "ServerConfig",
     "StoreConfig",
+    "UpstreamTarget",
     "home_of",
     "load",
 ]

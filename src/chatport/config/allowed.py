@@ -32,6 +32,8 @@ def is_secret(kind: inspect.Type) -> bool:
             return bool((extra or {}).get("secret")) or is_secret(inner)
         case inspect.UnionType(types=types):
             return any(is_secret(one) for one in types)
+        case inspect.VarTupleType(item_type=item):
+            return is_secret(item)
         case _:
             return False
 

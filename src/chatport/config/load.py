@@ -25,10 +25,12 @@ from chatport.config.schema import (
     OnDemandConfig,
     ScriptedModel,
     ServerConfig,
-    Settings,
     StoreConfig,
 )
 from chatport.config.source import KeyPath, Source, Substituted, read, spelled
+from chatport.config.terms import Settings
+from chatport.config.upstreams import RoutedModel, UpstreamTarget
+from chatport.providers import PROVIDERS, Quirk
 
 Table = TypeVar("Table", bound=Settings)
 
@@ -55,7 +57,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     if path is None and (named := environ.get("CHATPORT_CONFIG")):
         path = Path(named).expanduser()
     wanted = flags.pop("model", None)
-    reader = _Reader(read(path, environ))
+    reader = _Reader(read(path, environ), environ)
     server = reader.table(ServerConfig, "server", {key: value for key, value in flags.items() if value is not None})
     store = reader.table(StoreConfig, "store", {})
     on_demand = reader.table(OnDemandConfig, "on_demand", {})
@@ -114,8 +116,9 @@ def _file_from(folder: Path, path: str) -> str:
 class _Reader:
     """Turns a source into settings and collects what is wrong with it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, environ: Mapping[str, str]) -> None:
         self._source = source
+        self._environ = environ
         self._faults: list[Fault] = []
         for name in source.values.keys() - set(TABLES):
             self._blame((name,), _unknown(name, TABLES))
@@ -146,28 +149,76 @@ class _Reader:
         models = [(index, self._model(entry, ("models", index))) for index, entry in enumerate(entries)]
         whole = [(index, model) for index, model in models if model is not None]
         self._refuse_double_names(whole)
+        self._refuse_lost_fallbacks(whole)
         return tuple(model for _, model in whole), "file"
 
     def _model(self, entry: dict[str, Any], path: KeyPath) -> ModelConfig | None:
+        if "targets" in entry:
+            return self._routed(entry, path)
         backend = entry.get("backend")
         kind = BACKENDS.get(backend) if isinstance(backend, str) else None
         if kind is None:
             options = " or ".join(quote(name) for name in BACKENDS)
             given = f"{_shown(backend)} is no backend" if "backend" in entry else "is missing"
-            self._blame((*path, "backend"), f"{given}; allowed: {options}.")
+            hint = "A model that is somewhere else has [[models.targets]] instead."
+            self._blame((*path, "backend"), f"{given}; allowed: {options}. {hint}")
             return None
-        known = len(self._faults)
-        settings = self._settings(kind, {key: value for key, value in entry.items() if key != "backend"}, path)
-        for field in msgspec.structs.fields(kind):
-            if field.required and field.name not in entry:
-                self._blame((*path, field.name), f"is missing; allowed: {allowed(_described(kind, field.name))}.")
-        if len(self._faults) > known:
+        settings = self._whole(kind, {key: value for key, value in entry.items() if key != "backend"}, path)
+        if settings is None:
             return None
         if kind is LlamaModel and self._source.file is not None:
             settings["path"] = _file_from(self._source.file.absolute().parent, settings["path"])
             if settings.get("chat_template"):
                 settings["chat_template"] = _absolute(self._source.file.absolute().parent, settings["chat_template"])
         return kind(**settings)
+
+    def _routed(self, entry: dict[str, Any], path: KeyPath) -> RoutedModel | None:
+        """A model with targets. Everything wrong with it and them is told."""
+        entries = entry["targets"]
+        if not isinstance(entries, list) or not entries or not all(isinstance(one, dict) for one in entries):
+            self._blame((*path, "targets"), "each target is a table of its own, [[models.targets]].")
+            return None
+        targets = [self._target(one, (*path, "targets", index)) for index, one in enumerate(entries)]
+        settings = self._whole(RoutedModel, {**entry, "targets": []}, path)
+        whole = tuple(target for target in targets if target is not None)
+        if settings is None or len(whole) < len(targets):
+            return None
+        model = RoutedModel(**{**settings, "targets": whole})
+        self._refuse_odd_wildcard(model, path)
+        return model
+
+    def _target(self, entry: dict[str, Any], path: KeyPath) -> UpstreamTarget | None:
+        """A target, with what its provider's row and the environment add."""
+        settings = self._whole(UpstreamTarget, entry, path)
+        if settings is None:
+            return None
+        if "ca_file" in settings and self._source.file is not None:
+            settings["ca_file"] = str(self._source.file.absolute().parent / Path(settings["ca_file"]).expanduser())
+        target = UpstreamTarget(**settings)
+        if target.provider is None:
+            if target.backend is None or target.base_url is None:
+                self._blame(path, 'is nowhere: give a provider, or backend = "openai" and a base_url.')
+                return None
+            return target
+        provider = PROVIDERS[target.provider]
+        base_url = target.base_url or provider.base_url
+        if base_url is None:
+            self._blame((*path, "base_url"), f"is missing; {quote(target.provider)} has one for each account.")
+            return None
+        key = target.api_key or (provider.key_env and self._environ.get(provider.key_env)) or None
+        if key is None and not target.api_keys and Quirk.NO_KEY not in provider.quirks:
+            self._blame((*path, "api_key"), f"is missing; set it, or the environment variable {provider.key_env}.")
+            return None
+        return msgspec.structs.replace(target, base_url=base_url, api_key=key)
+
+    def _whole(self, kind: type[Settings], entry: dict[str, Any], path: KeyPath) -> dict[str, Any] | None:
+        """The settings of a table that must be good as a whole; None where something was wrong with it."""
+        known = len(self._faults)
+        settings = self._settings(kind, entry, path)
+        for field in msgspec.structs.fields(kind):
+            if field.required and field.name not in entry:
+                self._blame((*path, field.name), f"is missing; allowed: {allowed(_described(kind, field.name))}.")
+        return settings if len(self._faults) == known else None
 
     def _settings(self, kind: type[Settings], found: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         """The keys of a table that are known and good; the others are blamed."""
@@ -201,6 +252,27 @@ class _Reader:
                         self._blame(path, f"the name {quote(name)} is already given by {spelled(taken[name])}.")
                     taken.setdefault(name, path)
 
+    def _refuse_odd_wildcard(self, model: RoutedModel, path: KeyPath) -> None:
+        """`NAME/*` is a name's only `*`, and leaves the names of its models to its target."""
+        if "*" in model.id.removesuffix("/*") or model.id == "/*":
+            self._blame((*path, "id"), f"{quote(model.id)} is not allowed; a `*` stands only at the end: NAME/*.")
+        for index, target in enumerate(model.targets if model.passes_all else ()):
+            if target.model is not None:
+                where = (*path, "targets", index, "model")
+                self._blame(where, f"can't be given: {quote(model.id)} passes on whatever model is asked for.")
+        if model.passes_all and model.aliases:
+            self._blame((*path, "aliases"), f"can't be given: {quote(model.id)} stands for many models.")
+
+    def _refuse_lost_fallbacks(self, models: list[tuple[int, ModelConfig]]) -> None:
+        ids = {model.id for _, model in models if not model.id.endswith("/*")}
+        for index, model in models:
+            for name in model.fallbacks if isinstance(model, RoutedModel) else ():
+                if name not in ids - {model.id}:
+                    others = ", ".join(sorted(ids - {model.id})) or "none"
+                    self._blame(
+                        ("models", index, "fallbacks"), f"{quote(name)} is no other model's id; there are: {others}."
+                    )
+
     def _blame(self, path: KeyPath, sentence: str) -> None:
         self._faults.append(self._source.fault(path, sentence))
 
@@ -211,9 +283,16 @@ def _converted(value: Any, kind: Any) -> Any:
         raise msgspec.ValidationError("not a finite number")
     if isinstance(value, Substituted):
         return msgspec.convert(str(value), kind, strict=False)
+    return msgspec.convert(_plain(value), kind)
+
+
+def _plain(value: Any) -> Any:
+    """The value without the memory of what was filled in."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        value = [str(item) if isinstance(item, Substituted) else item for item in value]
-    return msgspec.convert(value, kind)
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Substituted) else value
 
 
 def _refused(kind: type[Settings], key: str, value: Any) -> str:

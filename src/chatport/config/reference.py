@@ -14,7 +14,9 @@ import msgspec
 from msgspec import inspect
 
 from chatport.config.allowed import allowed
-from chatport.config.schema import LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, Settings, StoreConfig
+from chatport.config.schema import LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, StoreConfig
+from chatport.config.terms import Settings
+from chatport.config.upstreams import RoutedModel, UpstreamTarget
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 """The lines of the page between which the tables stand."""
@@ -25,6 +27,8 @@ TABLES: tuple[tuple[str, type[Settings]], ...] = (
     ("[on_demand]", OnDemandConfig),
     ('[[models]] with backend = "llama"', LlamaModel),
     ('[[models]] with backend = "scripted"', ScriptedModel),
+    ("[[models]] with targets", RoutedModel),
+    ("[[models.targets]]", UpstreamTarget),
 )
 
 

@@ -11,34 +11,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-KIB, MIB = 1 << 10, 1 << 20
-
-
-def about(description: str) -> Meta:
-    """What a setting means, in one sentence. It stands in a table of `docs/configuration.md`: no `|` in it."""
-    return Meta(description=description)
-
-
-def matching(pattern: str, allowed: str, *, secret: bool = False) -> Meta:
-    """Text of one form, and the words for that form in an error's sentence. A secret is never quoted."""
-    return Meta(pattern=pattern, extra={"allowed": allowed, "secret": secret})
-
-
-Seconds = Annotated[float, Meta(ge=0, le=86_400)]
-PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
-Switch = Annotated[bool, Meta(extra={"allowed": "true or false"})]
-Word = Annotated[str, Meta(min_length=1)]
-Name = Annotated[str, matching(r"^[^\s\x00-\x1f\x7f]{1,128}\Z", "1 to 128 characters without white space")]
-ModelPath = Annotated[str, matching(r".", "a name that `chatport models list` shows, or a .gguf file")]
-StoreUrl = Annotated[
-    str,
-    # It may hold a password.
-    matching(r"^(sqlite|postgresql)://.", '"sqlite:///PATH" or "postgresql://USER@HOST/DATABASE"', secret=True),
-]
-
-
-class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
+from chatport.config.terms import (
+    KIB,
+    MIB,
+    ModelPath,
+    Name,
+    PositiveSeconds,
+    Seconds,
+    Settings,
+    StoreUrl,
+    Switch,
+    Word,
+    about,
+)
+from chatport.config.upstreams import RoutedModel
 
 
 class ServerConfig(Settings, frozen=True):
@@ -54,6 +40,13 @@ class ServerConfig(Settings, frozen=True):
         Literal["debug", "info", "warning", "error"], about("The least severe lines that are logged.")
     ] = "info"
     log_format: Annotated[Literal["plain", "json"], about("Log lines for people, or for programs.")] = "plain"
+    strict: Annotated[
+        Literal["enforce", "report"],
+        about(
+            'Fields that the API does not have: "enforce" refuses them, unless a target takes them; "report" lets them '
+            "through to upstreams and lists who sends what, for those who migrate."
+        ),
+    ] = "enforce"
     cors_origins: Annotated[
         tuple[Word, ...],
         about("Origins of the web pages that may call this server, such as `https://app.example`; `*` is any."),
@@ -223,7 +216,7 @@ class ScriptedModel(Settings, tag="scripted", tag_field="backend", frozen=True):
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 
 
-ModelConfig = LlamaModel | ScriptedModel
+ModelConfig = LlamaModel | ScriptedModel | RoutedModel
 ChosenBy = Literal["nobody", "file", "flag"]
 
 

@@ -117,7 +117,7 @@ def key_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
             at = _statement_end(text, at)
             continue
         if found.re is _HEADER:
-            table = tuple(_parts(found[2]))
+            table = _resolved(_parts(found[2]), seen)
             if found[1] == "[[":
                 seen[table] += 1
                 table = (*table, seen[table] - 1)
@@ -125,6 +125,16 @@ def key_lines(text: str) -> Iterator[tuple[KeyPath, int]]:
         else:
             yield (*table, *_parts(found[1])), line
         at = _statement_end(text, found.end())
+
+
+def _resolved(parts: list[str], seen: Counter[KeyPath]) -> KeyPath:
+    """The path of a header: what is below an array of tables is below its last one."""
+    path: KeyPath = ()
+    for part in parts[:-1]:
+        path = (*path, part)
+        if path in seen:
+            path = (*path, seen[path] - 1)
+    return (*path, parts[-1])
 
 
 def _parts(dotted: str) -> list[str]:

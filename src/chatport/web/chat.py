@@ -11,7 +11,7 @@ from chatport.wire.decode import decode_request
 async def create(exchange: Exchange, site: Site) -> None:
     """Creates a completion: one JSON reply, or a stream of frames."""
     body = await exchange.json_body(site.settings.max_body_bytes)
-    request = decode_request(body, site.settings.decode_limits)
+    request = decode_request(body, site.settings.decode_limits, keep_unknown=site.settings.keep_unknown)
     exchange.model = request.model
     call = Call(
         id=exchange.id,
@@ -20,5 +20,6 @@ async def create(exchange: Exchange, site: Site) -> None:
         body=body,
         idempotency_key=exchange.header(b"idempotency-key"),
         received=exchange.received,
+        trail=exchange.trail,
     )
     await site.services.pipeline.run(call, exchange)

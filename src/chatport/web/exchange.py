@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
+from chatport.attempts import Trail
 from chatport.delivery import EVENT_STREAM
 from chatport.pipeline import API_VERSION
 from chatport.policy.keys import Caller
@@ -58,6 +59,8 @@ class Exchange:
         self.extra: Headers = []
         self.key_id: str | None = None
         self.model: str | None = None
+        self.trail = Trail()
+        """What the pipeline did to answer."""
         self.status = 0
         """Of the reply whose head has left; 0 before that."""
         self._streams = False
@@ -141,6 +144,13 @@ class Exchange:
         await self._start(200, headers)
         self._streams = (b"content-type", EVENT_STREAM) in headers
 
+    async def whole(self, headers: Headers, body: bytes) -> None:
+        """Sink: all of a reply at once."""
+        await self._start(200, headers)
+        self._streams = (b"content-type", EVENT_STREAM) in headers
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self._streams = False
+
     async def data(self, data: bytes) -> None:
         """Sink: one frame of a stream, or the whole body."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
@@ -151,7 +161,7 @@ class Exchange:
         self._streams = False
 
     async def _start(self, status: int, headers: Headers) -> None:
-        head = [*headers, (b"x-request-id", self.id.encode()), *self.extra]
+        head = [*headers, (b"x-request-id", self.id.encode()), *self.trail.headers, *self.extra]
         await self._send({"type": "http.response.start", "status": status, "headers": head})
         self.status = status
 
@@ -166,5 +176,7 @@ class Exchange:
                 request_id=self.id,
                 key_id=self.key_id,
                 model=self.model and self.model[:SHOWN],
+                target=self.trail.target,
+                attempts=self.trail.attempts,
             )
         )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from msgspec import Meta, Struct, UnsetType, inspect, json
 
 from chatport import __version__
+from chatport.web.admin import UnknownFieldList
 from chatport.web.exchange import JSON, Exchange
 from chatport.web.models import ModelList
 from chatport.web.site import Site
@@ -57,6 +58,13 @@ class ChatRequest(chat.ChatRequest, frozen=True, kw_only=True):
     functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None  # type: ignore[assignment]
 
 
+class Reloaded(Struct, frozen=True):
+    """The models that are served now, and the settings that need a restart."""
+
+    models: list[str]
+    restart_needed: list[str]
+
+
 class Readiness(Struct, frozen=True):
     """What /readyz says: of the store, of each model by its id, of the configuration; "ready" or what is wrong. Of
     models on demand: "loaded", "loading", "not loaded", or what is wrong; whether it is ready does not depend on them.
@@ -97,6 +105,9 @@ OF_CREATE = (
         "The output limit used, where more was asked for.",
         only=(200,),
     ),
+    Header("x-chatport-target", "string", "The upstream that was asked last.", only=(200,)),
+    Header("x-chatport-attempts", "integer", "How often the request was sent upstream.", only=(200,)),
+    Header("x-chatport-fallback", "string", "The model that answered in place of the one asked for.", only=(200,)),
     Header("x-chatport-replayed", "string", "`true` where the reply is an earlier one.", only=(200,)),
 )
 
@@ -182,6 +193,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/v1/models", "get"): Operation(summary="List models", reply=ModelList),
     ("/v1/models/{model}", "get"): Operation(summary="Get a model", reply=ModelObject, errors=(403, 404)),
+    ("/admin/reload", "post"): Operation(
+        summary="Read the configuration again (admin keys)", reply=Reloaded, errors=(400, 403)
+    ),
+    ("/admin/unknown-fields", "get"): Operation(
+        summary="Fields that the API does not have, by who sends them (admin keys)",
+        reply=UnknownFieldList,
+        errors=(403,),
+    ),
     ("/", "get"): Operation(summary="Where the API is", reply=dict[str, str], keyed=False),
     ("/healthz", "get"): Operation(summary="Whether the process runs", reply=dict[str, str], keyed=False),
     ("/readyz", "get"): Operation(

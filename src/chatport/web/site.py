@@ -11,6 +11,7 @@ from chatport.pipeline import Pipeline
 from chatport.policy.catalog import Catalog
 from chatport.policy.keys import Keys
 from chatport.policy.stored import StoredCompletions
+from chatport.policy.strictness import UnknownFields
 from chatport.web.exchange import Exchange
 from chatport.wire.decode import DEFAULT_LIMITS, DecodeLimits
 
@@ -35,7 +36,10 @@ class Services(Protocol):
     def pipeline(self) -> Pipeline: ...
     @property
     def stored(self) -> StoredCompletions: ...
+    @property
+    def unknown_fields(self) -> UnknownFields: ...
     async def readiness(self) -> Readiness: ...
+    async def reload(self) -> Struct: ...
 
 
 class WebSettings(Struct, frozen=True, kw_only=True):
@@ -44,6 +48,8 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 32 * 1024 * 1024
     decode_limits: DecodeLimits = DEFAULT_LIMITS
     cors_origins: tuple[str, ...] = ()
+    keep_unknown: bool = False
+    """Whether some target takes fields that the contract does not know."""
 
 
 class Site(Struct, frozen=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 NULL = Raw(b"null")
 """The default of an optional `Raw`: msgspec refuses objects where the default is None."""
@@ -378,6 +378,18 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     def include_usage(self) -> bool:
         """Whether a stream must end with a usage chunk."""
         return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class GivenRequest(ChatRequest, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """A request with the fields of its body as they were given: for those that the contract does not know."""
+
+    given: dict[str, Raw] = field(default_factory=dict, name="fields as given")
+    """Set after decoding; no client's field is called so."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """The fields that the contract does not know, in the body's order."""
+        return [name for name in self.given if name not in ChatRequest.__struct_fields__]
 
 
 class MetadataUpdate(Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,29 +20,63 @@ import sys
 from typing import NoReturn, TypeVar
 
 import msgspec
+from msgspec import structs
 
-from chatport.wire.chat import ChatRequest, MetadataUpdate
+from chatport.wire.chat import ChatRequest, GivenRequest, MetadataUpdate
 from chatport.wire.errors import BadJSON, InvalidRequest
 from chatport.wire.fields import GIVEN, no_object, retell, validate
 from chatport.wire.rules import DEFAULT_LIMITS, DecodeLimits, check_request
 
-__all__ = ["DEFAULT_LIMITS", "DecodeLimits", "decode_metadata", "decode_request"]
+__all__ = ["DEFAULT_LIMITS", "DecodeLimits", "as_given", "as_known", "decode_metadata", "decode_request"]
 
 T = TypeVar("T")
 
 _REQUEST = msgspec.json.Decoder(ChatRequest)
+_GIVEN = msgspec.json.Decoder(GivenRequest)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _METADATA = msgspec.json.Decoder(MetadataUpdate)
 _PLAIN = msgspec.json.Decoder()
 
 
-def decode_request(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS) -> ChatRequest:
+def decode_request(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, keep_unknown: bool = False) -> ChatRequest:
     """The body of POST /v1/chat/completions, valid in itself (contract.md §4-§8); no model is asked.
 
+    `keep_unknown`: a body with fields that the contract does not know is a GivenRequest instead of a fault.
     Raises BadJSON when the body is not one JSON object in UTF-8, InvalidRequest for the first fault in it.
     """
-    request = _decode(body, _REQUEST)
+    request = (_with_unknown(body) if keep_unknown else None) or _decode(body, _REQUEST)
     check_request(request, limits)
     return request
+
+
+def as_given(request: ChatRequest, body: bytes) -> GivenRequest:
+    """The request with the fields of its body, which was decoded before, as they were given."""
+    if isinstance(request, GivenRequest):
+        return request
+    return GivenRequest(**structs.asdict(request), given=_FIELDS.decode(body))
+
+
+def as_known(request: GivenRequest) -> ChatRequest:
+    """The request without what the contract does not know."""
+    return ChatRequest(**{name: getattr(request, name) for name in ChatRequest.__struct_fields__})
+
+
+def _with_unknown(body: bytes) -> GivenRequest | None:
+    """The request of a body whose only fault is that it has unknown fields; None for every other body."""
+    try:
+        _REQUEST.decode(body)
+    except msgspec.ValidationError as exc:
+        if "unknown field" not in str(exc):
+            return None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    else:
+        return None
+    try:
+        body.decode()
+        return structs.replace(_GIVEN.decode(body), given=_FIELDS.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode_metadata(body: bytes) -> dict[str, str] | None:

@@ -13,7 +13,8 @@
     ├── MethodNotAllowed        405 method_not_supported
     ├── BodyTooLarge            413 request_too_large
     ├── RateLimited             429 rate_limit_exceeded
-    ├── InternalError           500 api_error: our fault, or an upstream's broken answer
+    ├── InternalError           500 api_error: our fault, or an upstream that refuses us
+    │   └── UpstreamFailed      500 api_error: an upstream's fault, or its broken answer
     └── Unavailable             503 service_unavailable: overloaded, starting, stopping, upstream unreachable
 
 Raise them anywhere; only `web/` turns one into a reply, and only `wire/sse.py` into a frame of a stream.
@@ -58,6 +59,8 @@ class ApiError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     default_code: ClassVar[str | None] = None
+    transient: ClassVar[bool] = False
+    """Whether the same request may succeed at the same place a moment later."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -175,6 +178,8 @@ class BodyTooLarge(ApiError):
 class RetryLater(ApiError):
     """A refusal that may pass with time. `retry_after`: seconds, None when no wait is known."""
 
+    transient = True
+
     def __init__(self, message: str, *, retry_after: float | None = None, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
@@ -201,6 +206,15 @@ class InternalError(ApiError):
     status, type = 500, "api_error"
 
     def __init__(self, message: str = "The server had an error while processing your request.", **more: Any) -> None:
+        super().__init__(message, **more)
+
+
+class UpstreamFailed(InternalError):
+    """An upstream failed, or what it said is no answer. The message tells nothing of where it is."""
+
+    transient = True
+
+    def __init__(self, message: str = "The model's upstream failed to answer.", **more: Any) -> None:
         super().__init__(message, **more)
 
 

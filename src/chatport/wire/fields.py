@@ -18,6 +18,7 @@ from typing import Any
 
 from msgspec import inspect
 
+from chatport.wire.chat import ChatRequest
 from chatport.wire.errors import QUOTE_LIMIT, BadJSON, InvalidRequest, quote
 
 JSONObject = dict[str, object]
@@ -108,6 +109,11 @@ def too_many_items(path: str, allowed: int, length: int) -> InvalidRequest:
 def short(name: str) -> str:
     """A name the client chose, cut to what a message may repeat."""
     return name if len(name) <= QUOTE_LIMIT else name[: QUOTE_LIMIT - 1] + "…"
+
+
+def unknown_parameter(name: str) -> InvalidRequest:
+    """The refusal of a field at a request's top level."""
+    return _unknown("", name, ChatRequest.__struct_fields__)
 
 
 def _unknown(path: str, name: str, known: Sequence[str]) -> InvalidRequest:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from chatport.wire.chat import ChatChunk
-from chatport.wire.errors import ApiError, InternalError
+from chatport.wire.errors import ApiError, UpstreamFailed
 
 DONE = b"data: [DONE]\n\n"
 """The last frame of a stream that went well."""
@@ -54,7 +54,7 @@ class SSEDecoder:
         self._first_line = True
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data of the events that end in this chunk. Raises InternalError for an event over the limit."""
+        """The data of the events that end in this chunk. Raises UpstreamFailed for an event over the limit."""
         if not chunk:
             return []
         ends_with_cr = chunk.endswith(b"\r")
@@ -77,7 +77,7 @@ class SSEDecoder:
         self._tail.append(piece)
         self._tail_size += len(piece)
         if self._data_size + self._tail_size > self._max_frame:
-            raise InternalError(f"The upstream sent an event of more than {self._max_frame} bytes.")
+            raise UpstreamFailed(f"The upstream sent an event of more than {self._max_frame} bytes.")
 
     def _take_tail(self) -> bytes:
         line = b"".join(self._tail)

@@ -1,0 +1,262 @@
+"""One request at as many targets as it takes: the next where one fails, until the first real chunk of an answer.
+
+    the model's targets, in the order of `policy/routing.py` → those of its fallbacks → again, after a short sleep
+
+A client's error ends it at once. What happened is in the `Trail`, for headers and log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Protocol
+
+from msgspec import Struct
+
+from chatport.backends.base import Backend
+from chatport.policy.catalog import Catalog, Model
+from chatport.policy.extras import refuse_unknown, request_for
+from chatport.policy.features import refuse_unsupported
+from chatport.policy.routing import Routing, wait_before
+from chatport.targets import Bound, Target
+from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.errors import ApiError, InvalidRequest, RetryLater, Unavailable, UpstreamFailed
+from chatport.wire.stream import CUT_SHORT, StreamNormaliser
+
+FULL_RETRY = 1.0
+"""Seconds a client is asked to wait when every target has as many requests as it may."""
+
+
+class Route(Struct, frozen=True):
+    """Where one attempt goes: the model that answers, the target, what it is asked, what that can cost at most."""
+
+    model: Model
+    target: Target
+    backend: Backend
+    request: ChatRequest
+    bound: Bound
+
+
+class Asked(Protocol):
+    """What is to be answered; a `pipeline.Call` is one."""
+
+    @property
+    def request(self) -> ChatRequest: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def trail(self) -> Trail: ...
+
+
+class Trail:
+    """What happened to a request: `target`, the last one asked; `attempts`, how often it was sent."""
+
+    __slots__ = ("attempts", "fallback", "target")
+
+    def __init__(self) -> None:
+        self.target: str | None = None
+        self.attempts = 0
+        self.fallback: str | None = None
+        """The model that answered in place of the one that was asked for."""
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What a reply says of it: nothing where the model is inside of this server."""
+        if self.target is None:
+            return []
+        told = [(b"x-chatport-target", self.target.encode()), (b"x-chatport-attempts", b"%d" % self.attempts)]
+        return told if self.fallback is None else [*told, (b"x-chatport-fallback", self.fallback.encode())]
+
+
+Place = tuple[Model, Target]
+"""A target, and the model that it answers for: not always the one that was asked for."""
+
+
+class Journey:
+    """A request on its way: where it may still go, and what it has met so far."""
+
+    def __init__(self, model: Model, places: list[Place], call: Asked, began: float) -> None:
+        self.model = model
+        self.places = places
+        """Of this round, best first."""
+        self.call = call
+        self.began = began
+        self.again: list[Place] = []
+        """Of the next round: where what failed may pass."""
+        self.route: Route | None = None
+        """The one that is being asked now."""
+        self.rounds = 0
+        self.slept = 0.0
+        self.error: ApiError = Unavailable("No upstream of this model is available.", retry_after=FULL_RETRY)
+        """What the client hears when nothing comes of it: the latest failure, one that may pass before any other."""
+        self._met = False
+
+    def met(self, place: Place, error: ApiError) -> None:
+        """An attempt came to nothing; another may do better."""
+        if error.transient:
+            self.again.append(place)
+        if not self._met or isinstance(error, RetryLater) or not isinstance(self.error, RetryLater):
+            self.error = error
+        self._met = True
+
+
+class Answer(Struct, frozen=True):
+    """A streamed answer whose first real chunk is there: from here on no other target can take over."""
+
+    route: Route
+    grammar: StreamNormaliser
+    first: list[ChatChunk]
+    rest: AsyncIterator[ChatChunk]
+
+    async def chunks(self) -> AsyncGenerator[ChatChunk, None]:
+        """All of it, as a client may see it. Raises ApiError when it breaks."""
+        for chunk in self.first:
+            yield chunk
+        async for raw in self.rest:
+            for chunk in self.grammar.push(raw):
+                yield chunk
+        for chunk in self.grammar.finish():
+            yield chunk
+
+
+class Attempts:
+    """Sends requests to targets until one answers."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        backends: Mapping[str, Backend],
+        routing: Routing,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.catalog = catalog
+        self._backends = backends
+        self._routing = routing
+        self._clock = clock
+        self._sleep = sleep
+
+    def plan(self, model: Model, call: Asked) -> Journey:
+        """Where the request may go. Raises what refuses it, when no target can honour all of it."""
+        now = self._clock()
+        places = self._able(model, call.request, now)
+        for name in model.fallbacks:
+            fallback = self.catalog.by_id(name)
+            with suppress(InvalidRequest):
+                places += self._able(fallback, call.request, now)
+        return Journey(model, places, call, now)
+
+    def _able(self, model: Model, request: ChatRequest, now: float) -> list[Place]:
+        """The model's targets that can honour the request, best first. Raises the first refusal when none can."""
+        able: list[Place] = []
+        refusal: InvalidRequest | None = None
+        for target in self._routing.order(model.targets, now):
+            try:
+                refuse_unsupported(request, target)
+                refuse_unknown(request, target)
+            except InvalidRequest as exc:
+                refusal = refusal or exc
+            else:
+                able.append((model, target))
+        if refusal is not None and not able:
+            raise refusal
+        return able
+
+    async def complete(self, journey: Journey) -> tuple[Route, ChatCompletion]:
+        """The whole answer of the first target that gives one, and which that was."""
+        while True:
+            route = await self._next(journey)
+            try:
+                with self._routing.occupied(route.target):
+                    answer = await route.backend.complete(route.target, route.request, route.bound)
+            except ApiError as error:
+                self._failed(journey, route, error)
+            else:
+                self._routing.succeeded(route.target)
+                return route, answer
+
+    @asynccontextmanager
+    async def stream(self, journey: Journey, grammar_of: Callable[[Route], StreamNormaliser]) -> AsyncIterator[Answer]:
+        """The answer of the first target that begins one. What breaks after its first real chunk is raised."""
+        while True:
+            route = await self._next(journey)
+            async with AsyncExitStack() as held:
+                try:
+                    held.enter_context(self._routing.occupied(route.target))
+                    chunks = await held.enter_async_context(
+                        route.backend.stream(route.target, route.request, route.bound)
+                    )
+                    grammar = grammar_of(route)
+                    first = await first_chunks(grammar, chunks)
+                except ApiError as error:
+                    self._failed(journey, route, error)
+                    continue
+                self._routing.succeeded(route.target)
+                try:
+                    yield Answer(route, grammar, first, chunks)
+                except ApiError as error:
+                    self._routing.failed(route.target, error, self._clock())
+                    raise
+                return
+
+    async def _next(self, journey: Journey) -> Route:
+        """The next place to ask. Raises the journey's error when there is none any more."""
+        while True:
+            while journey.places:
+                route = await self._route(journey, journey.places.pop(0))
+                if route is not None:
+                    return route
+            await self._next_round(journey)
+
+    async def _route(self, journey: Journey, place: Place) -> Route | None:
+        """The way to one place; None where the request can't go there now."""
+        model, target = place
+        if self._routing.is_full(target):
+            journey.met(place, Unavailable("The model has as many requests as it may.", retry_after=FULL_RETRY))
+            return None
+        backend = self._backends[target.backend]
+        request = request_for(target, journey.call.request, journey.call.body)
+        try:
+            bound = await backend.bound(target, request)
+        except ApiError as error:
+            journey.met(place, error)
+            return None
+        trail = journey.call.trail
+        trail.attempts += 1
+        if target.remote:
+            trail.target = target.id
+            trail.fallback = model.id if model is not journey.model else None
+        journey.route = Route(model, target, backend, request, bound)
+        return journey.route
+
+    async def _next_round(self, journey: Journey) -> None:
+        """Everything was tried: sleeps, and tries again what may pass. Raises the journey's error otherwise."""
+        model, now = journey.model, self._clock()
+        journey.rounds += 1
+        wait = wait_before(journey.error, journey.rounds, journey.slept, self._routing.draw())
+        if not journey.again or wait is None or journey.call.trail.attempts >= model.attempts:
+            raise journey.error
+        if now + wait - journey.began > model.deadline:
+            raise journey.error
+        await self._sleep(wait)
+        journey.slept += wait
+        # Those left over of this round are no longer asked: they can't be used as they are.
+        room = model.attempts - journey.call.trail.attempts
+        journey.places, journey.again = journey.again[:room], []
+
+    def _failed(self, journey: Journey, route: Route, error: ApiError) -> None:
+        """Notes a failure. Raises it when it is the client's."""
+        self._routing.failed(route.target, error, self._clock())
+        if isinstance(error, InvalidRequest):
+            raise error
+        journey.met((route.model, route.target), error)
+
+
+async def first_chunks(grammar: StreamNormaliser, chunks: AsyncIterator[ChatChunk]) -> list[ChatChunk]:
+    """What a client may see of the first chunk that says something: a role alone is nothing yet."""
+    async for raw in chunks:
+        if said := grammar.push(raw):
+            return said
+    raise UpstreamFailed(CUT_SHORT)

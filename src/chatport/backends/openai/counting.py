@@ -1,0 +1,79 @@
+"""Tokens that nobody has counted: the most a prompt can have, and an estimate where an upstream says nothing."""
+
+from __future__ import annotations
+
+from msgspec import json
+
+from chatport.targets import Bound
+from chatport.wire.chat import AssistantMessage, ChatChunk, ChatRequest, Message, TextPart, ToolMessage, Usage
+
+MESSAGE_TOKENS = 16
+"""Per message, for the role and the marks around it: the longest known template takes 9."""
+
+TEMPLATE_TOKENS = 64
+"""Once, for what a template adds by itself."""
+
+PART_TOKENS = 16_384
+"""For a part that is no text: the largest image of known models takes as many."""
+
+BYTES_PER_TOKEN = 4
+"""Of an estimate, as in English. A bound never divides: Chinese has fewer."""
+
+_encode = json.Encoder().encode
+
+
+def bound_of(request: ChatRequest) -> Bound:
+    """The most it can cost: no tokenizer makes more tokens of a text than it has bytes."""
+    prompt = TEMPLATE_TOKENS + sum(map(_message_bound, request.messages))
+    if request.tools or request.functions or request.response_format:
+        prompt += len(_encode([request.tools, request.functions, request.response_format]))
+    limit = request.output_limit
+    output = None if limit is None else limit * request.choices
+    return Bound(prompt_tokens=prompt, output_tokens=output, counted_by="bytes")
+
+
+def _message_bound(message: Message) -> int:
+    content = message.content
+    bound = MESSAGE_TOKENS
+    if isinstance(content, str):
+        bound += _size(content)
+    elif content is not None:
+        bound += sum(_size(part.text) if isinstance(part, TextPart) else PART_TOKENS for part in content)
+    if message.name is not None:
+        bound += _size(message.name)
+    return bound + _calls_bound(message) if isinstance(message, AssistantMessage | ToolMessage) else bound
+
+
+def _calls_bound(message: AssistantMessage | ToolMessage) -> int:
+    if isinstance(message, ToolMessage):
+        return _size(message.tool_call_id)
+    said = (message.tool_calls, message.function_call, message.refusal, message.reasoning_content, message.reasoning)
+    return sum(len(_encode(one)) for one in said if one is not None)
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+class Tally:
+    """What an answer has said so far, for when its upstream does not say what it used."""
+
+    def __init__(self, bound: Bound) -> None:
+        self._prompt = bound.prompt_tokens
+        self._size = 0
+        self._pieces = 0
+
+    def add(self, chunk: ChatChunk) -> None:
+        """One chunk of the answer: a piece is a token at least."""
+        for choice in chunk.choices:
+            delta = choice.delta
+            self._pieces += 1
+            self._size += len(delta.content or "") + len(delta.reasoning_content or "") + len(delta.refusal or "")
+            if delta.tool_calls:
+                self._size += len(_encode(delta.tool_calls))
+
+    def usage(self) -> Usage:
+        """An estimate, clearly not a count: the prompt by its bound, the answer by its length."""
+        prompt = max(1, self._prompt // BYTES_PER_TOKEN)
+        completion = max(self._pieces, -(-self._size // BYTES_PER_TOKEN))
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

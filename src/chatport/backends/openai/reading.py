@@ -1,0 +1,87 @@
+"""An upstream's answer as it arrives: bytes in, chunks out, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from chatport.backends.openai.counting import Tally
+from chatport.backends.openai.refusals import Asked, failure_in_answer
+from chatport.backends.openai.reply import Piece, chunk_of, read_piece
+from chatport.targets import Bound
+from chatport.wire.chat import ChatChunk
+from chatport.wire.errors import UpstreamFailed
+from chatport.wire.sse import MAX_FRAME, SSEDecoder
+
+DONE = b"[DONE]"
+
+
+class ReadLimits(Struct, frozen=True, kw_only=True):
+    """Bytes that are read of one answer."""
+
+    frame: int = MAX_FRAME
+    """One event of a stream."""
+    reply: int = 16 * 1024 * 1024
+    """One JSON reply. The largest that are known carry sound: some MB."""
+    stream: int = 256 * 1024 * 1024
+    """All of a stream. The longest answers, sent token by token, have a quarter of that."""
+
+
+def read(data: bytes, asked: Asked) -> Piece:
+    """One chunk or reply. Raises what it becomes where it is an error, UpstreamFailed where it is nothing at all."""
+    piece = read_piece(data)
+    if piece.failed:
+        raise failure_in_answer(data, asked)
+    return piece
+
+
+class StreamReader:
+    """One streamed answer. An upstream that did not stream after all (`whole`) has sent its answer as one chunk."""
+
+    def __init__(self, asked: Asked, choices: int, bound: Bound, limits: ReadLimits, *, whole: bool) -> None:
+        self.done = False
+        """`[DONE]` was said."""
+        self._asked = asked
+        self._open = choices
+        self._left = limits.reply if whole else limits.stream
+        self._tally = Tally(bound)
+        self._counted = False
+        self._decoder = SSEDecoder(limits.frame)
+        self._whole: list[bytes] | None = [] if whole else None
+
+    @property
+    def finished(self) -> bool:
+        """All choices have said how they ended: whatever happens now, the answer is complete."""
+        return self._open <= 0
+
+    def feed(self, data: bytes) -> Iterator[ChatChunk]:
+        """The chunks that end in these bytes. Raises ApiError for an error, for garbage, and over a limit."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise UpstreamFailed("The model's upstream does not stop talking.")
+        if self._whole is not None:
+            self._whole.append(data)
+            return
+        for event in self._decoder.feed(data):
+            if event == DONE:
+                self.done = True
+                return
+            yield self._chunk(event)
+
+    def end(self) -> Iterator[ChatChunk]:
+        """What is left when nothing more comes: the usage is estimated where the upstream did not say it."""
+        if self._whole:
+            yield self._chunk(b"".join(self._whole))
+        if not self._counted:
+            yield ChatChunk(id="", created=0, model="", choices=[], system_fingerprint="", usage=self._tally.usage())
+
+    def _chunk(self, data: bytes) -> ChatChunk:
+        chunk = chunk_of(read(data, self._asked))
+        self._tally.add(chunk)
+        if chunk.usage:
+            self._counted = True
+        for choice in chunk.choices:
+            if choice.finish_reason is not None:
+                self._open -= 1
+        return chunk

@@ -1,0 +1,396 @@
+"""What upstreams say, read as leniently as can be done without inventing, and told in the house's own words.
+
+OpenAI's fields and the habits of those who came after: nulls where something is required, ids and indexes left out,
+`reasoning` for `reasoning_content`, arguments as an object, a usage inside of a choice. A message of a whole reply and
+a delta of a stream have the same fields, so both are `Said`.
+
+What `wire/stream.py` repairs is left alone here: roles, order, ids of calls, repeated heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, json
+
+from chatport.backends.openai.counting import Tally
+from chatport.targets import Bound
+from chatport.wire.chat import (
+    NULL,
+    ChatChunk,
+    ChatCompletion,
+    Choice,
+    ChunkChoice,
+    CompletionTokensDetails,
+    CustomCall,
+    CustomDelta,
+    CustomToolCall,
+    Delta,
+    FinishReason,
+    FunctionCall,
+    FunctionDelta,
+    FunctionToolCall,
+    Logprobs,
+    PromptTokensDetails,
+    ResponseMessage,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    TopLogprob,
+    Usage,
+)
+from chatport.wire.errors import UpstreamFailed
+
+NO_ANSWER = "The model's upstream sent something that is no answer."
+FEWER_CHOICES = "The model's upstream made fewer choices than were asked for."
+
+
+class SaidPart(Struct, frozen=True):
+    """A part of a content that is an array, as some send it."""
+
+    type: str | None = None
+    text: str | None = None
+
+
+class SaidFunction(Struct, frozen=True):
+    name: str | None = None
+    arguments: str | dict[str, Any] | None = None
+
+
+class SaidCustom(Struct, frozen=True):
+    name: str | None = None
+    input: str | None = None
+
+
+class SaidCall(Struct, frozen=True):
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: SaidFunction | None = None
+    custom: SaidCustom | None = None
+
+
+class Said(Struct, frozen=True):
+    """A message, or a piece of one."""
+
+    content: str | list[SaidPart] | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: Any = None
+    tool_calls: list[SaidCall] | None = None
+    function_call: SaidFunction | None = None
+    annotations: list[Raw] | None = None
+    audio: Raw = NULL
+
+
+class SaidTop(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class SaidToken(Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: list[SaidTop] | None = None
+
+
+class SaidLogprobs(Struct, frozen=True):
+    content: list[SaidToken] | None = None
+    refusal: list[SaidToken] | None = None
+
+
+class SaidPromptDetails(Struct, frozen=True):
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class SaidCompletionDetails(Struct, frozen=True):
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
+class SaidUsage(Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: SaidPromptDetails | None = None
+    completion_tokens_details: SaidCompletionDetails | None = None
+    cached_tokens: int | None = None
+    """Moonshot's place for it."""
+    prompt_cache_hit_tokens: int | None = None
+    """DeepSeek's."""
+
+
+class SaidChoice(Struct, frozen=True):
+    index: int | None = None
+    delta: Said | None = None
+    message: Said | None = None
+    logprobs: SaidLogprobs | None = None
+    finish_reason: str | None = None
+    usage: SaidUsage | None = None
+    """Moonshot's place in a stream."""
+
+
+class SaidStatus(Struct, frozen=True):
+    status_code: int | None = None
+
+
+class Piece(Struct, frozen=True):
+    """One chunk of a stream, or a whole reply."""
+
+    choices: list[SaidChoice] | None = None
+    usage: SaidUsage | None = None
+    service_tier: str | None = None
+    error: Raw = NULL
+    """What went wrong, with status 200, or in the middle of a stream."""
+    base_resp: SaidStatus | None = None
+    """MiniMax's way to say the same."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether this is an error in the clothes of an answer."""
+        if bytes(self.error) not in (b"null", b"false", b'""', b"{}"):
+            return True
+        return self.base_resp is not None and bool(self.base_resp.status_code)
+
+
+_decode_piece = json.Decoder(Piece).decode
+
+
+def read_piece(data: bytes) -> Piece:
+    """One chunk, or a whole reply. Raises UpstreamFailed for what is none."""
+    try:
+        return _decode_piece(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise UpstreamFailed(NO_ANSWER) from exc
+
+
+# --- A stream's chunk ------------------------------------------------------------------------------------------------
+
+
+def chunk_of(piece: Piece) -> ChatChunk:
+    """The piece as a chunk of ours; its envelope is left empty, that is the normaliser's business."""
+    said = piece.choices or ()
+    usage = piece.usage
+    if usage is None and len(said) == 1:
+        usage = said[0].usage
+    return ChatChunk(
+        id="",
+        created=0,
+        model="",
+        choices=[_chunk_choice(choice) for choice in said],
+        system_fingerprint="",
+        usage=usage_of(usage) if usage is not None else None,
+    )
+
+
+def _chunk_choice(choice: SaidChoice) -> ChunkChoice:
+    said = choice.delta or choice.message
+    return ChunkChoice(
+        index=choice.index or 0,
+        delta=_delta(said) if said is not None else _NOTHING,
+        logprobs=_logprobs(choice.logprobs) if choice.logprobs is not None else None,
+        finish_reason=finish_reason(choice.finish_reason) if choice.finish_reason else None,
+    )
+
+
+_NOTHING = Delta()
+
+
+def _delta(said: Said) -> Delta:
+    if said.tool_calls is None and said.function_call is None and said.refusal is None:
+        reasoning = _reasoning(said)
+        text = said.content if isinstance(said.content, str) else _text(said.content)
+        return Delta(content=text) if reasoning is None else Delta(content=text, reasoning_content=reasoning)
+    return Delta(
+        content=_text(said.content),
+        refusal=said.refusal,
+        reasoning_content=_reasoning(said) or UNSET,
+        tool_calls=[_call_delta(at, call) for at, call in enumerate(said.tool_calls)] if said.tool_calls else UNSET,
+        function_call=_function_delta(said.function_call) if said.function_call else UNSET,
+    )
+
+
+def _text(content: str | list[SaidPart] | None) -> str | None:
+    """Parts that are text joined; those that think aloud are `_reasoning`'s."""
+    if content is None or isinstance(content, str):
+        return content
+    return "".join(part.text or "" for part in content if part.type in (None, "text"))
+
+
+def _reasoning(said: Said) -> str | None:
+    if said.reasoning_content is not None:
+        return said.reasoning_content
+    return said.reasoning if isinstance(said.reasoning, str) else None
+
+
+def _call_delta(at: int, call: SaidCall) -> ToolCallDelta:
+    index = at if call.index is None else call.index
+    if call.custom is not None:
+        custom = CustomDelta(name=call.custom.name or UNSET, input=call.custom.input or UNSET)
+        return ToolCallDelta(index=index, id=call.id or UNSET, type="custom", custom=custom)
+    function = _function_delta(call.function) if call.function is not None else UNSET
+    return ToolCallDelta(index=index, id=call.id or UNSET, type="function", function=function)
+
+
+def _function_delta(function: SaidFunction) -> FunctionDelta:
+    return FunctionDelta(name=function.name or UNSET, arguments=_arguments(function.arguments) or UNSET)
+
+
+def _arguments(given: str | dict[str, Any] | None) -> str:
+    return given if isinstance(given, str) else "" if given is None else json.encode(given).decode()
+
+
+FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "content_filter": "content_filter",
+    "function_call": "function_call",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_use": "tool_calls",
+    "sensitive": "content_filter",
+}
+"""What upstreams call the end of an answer, in the contract's words."""
+
+
+def finish_reason(given: str) -> FinishReason:
+    """Raises UpstreamFailed for an end that is no end: `error`, `insufficient_system_resource`, `network_error`…"""
+    reason = FINISH_REASONS.get(given)
+    if reason is None:
+        raise UpstreamFailed("The model's upstream broke its answer off.")
+    return reason
+
+
+def _logprobs(said: SaidLogprobs) -> Logprobs:
+    return Logprobs(content=_tokens(said.content), refusal=_tokens(said.refusal))
+
+
+def _tokens(said: list[SaidToken] | None) -> list[TokenLogprob] | None:
+    if said is None:
+        return None
+    return [
+        TokenLogprob(
+            token=one.token,
+            logprob=min(0.0, one.logprob),
+            bytes=one.bytes,
+            top_logprobs=[
+                TopLogprob(token=top.token, logprob=min(0.0, top.logprob), bytes=top.bytes)
+                for top in one.top_logprobs or ()
+            ],
+        )
+        for one in said
+    ]
+
+
+# --- A whole reply ---------------------------------------------------------------------------------------------------
+
+
+def completion_of(piece: Piece, choices: int, bound: Bound) -> ChatCompletion:
+    """The reply as a completion of ours, under an empty envelope; its usage is estimated where none is said.
+
+    Raises UpstreamFailed where choices are missing or not told apart.
+    """
+    said = piece.choices or []
+    if len(said) < choices:
+        raise UpstreamFailed(FEWER_CHOICES if said else NO_ANSWER)
+    return ChatCompletion(
+        id="",
+        created=0,
+        model="",
+        choices=[_choice(index, choice) for index, choice in zip(range(choices), _ordered(said), strict=False)],
+        usage=(usage_of(piece.usage) if piece.usage is not None else None) or _estimated(piece, bound),
+        system_fingerprint="",
+        service_tier=piece.service_tier or "default",
+    )
+
+
+def _estimated(piece: Piece, bound: Bound) -> Usage:
+    tally = Tally(bound)
+    tally.add(chunk_of(piece))
+    return tally.usage()
+
+
+def _ordered(said: Sequence[SaidChoice]) -> Sequence[SaidChoice]:
+    """By index where each has its own; otherwise as they came."""
+    if len(said) == 1:
+        return said
+    indexes = [choice.index for choice in said if choice.index is not None]
+    if len({*indexes}) < len(said):
+        return said
+    return sorted(said, key=lambda choice: choice.index or 0)
+
+
+def _choice(index: int, choice: SaidChoice) -> Choice:
+    said = choice.message or choice.delta or Said()
+    calls = [_call(call) for call in said.tool_calls or ()]
+    content = _text(said.content)
+    message = ResponseMessage(
+        content=content if content is not None or calls or said.function_call or said.refusal else "",
+        refusal=said.refusal or None,
+        reasoning_content=_reasoning(said) or UNSET,
+        annotations=said.annotations or [],
+        tool_calls=calls or UNSET,
+        function_call=_function_call(said.function_call) if said.function_call else UNSET,
+        audio=said.audio if bytes(said.audio) != b"null" else UNSET,
+    )
+    reason = finish_reason(choice.finish_reason) if choice.finish_reason else "tool_calls" if calls else "stop"
+    logprobs = _logprobs(choice.logprobs) if choice.logprobs is not None else None
+    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=reason)
+
+
+def _call(call: SaidCall) -> ToolCall:
+    identity = call.id or f"call_{token_hex(12)}"
+    if call.custom is not None:
+        return CustomToolCall(
+            id=identity, custom=CustomCall(name=_named(call.custom.name), input=call.custom.input or "")
+        )
+    return FunctionToolCall(id=identity, function=_function_call(call.function or SaidFunction()))
+
+
+def _function_call(function: SaidFunction) -> FunctionCall:
+    return FunctionCall(name=_named(function.name), arguments=_arguments(function.arguments))
+
+
+def _named(name: str | None) -> str:
+    if not name:
+        raise UpstreamFailed("The model called a tool without naming it.")
+    return name
+
+
+# --- Usage -----------------------------------------------------------------------------------------------------------
+
+
+def usage_of(said: SaidUsage) -> Usage | None:
+    """The counts; None where the upstream only pretends to say them. The total is ours, so that it is one."""
+    prompt, completion = said.prompt_tokens, said.completion_tokens or 0
+    if prompt is None:
+        return None
+    details, made = said.prompt_tokens_details, said.completion_tokens_details
+    cached = (details and details.cached_tokens) or said.cached_tokens or said.prompt_cache_hit_tokens
+    if not cached and details is None and made is None:
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    details, made = details or SaidPromptDetails(), made or SaidCompletionDetails()
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached or 0, audio_tokens=details.audio_tokens or 0),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=made.reasoning_tokens or 0,
+            audio_tokens=made.audio_tokens or 0,
+            accepted_prediction_tokens=made.accepted_prediction_tokens or 0,
+            rejected_prediction_tokens=made.rejected_prediction_tokens or 0,
+        ),
+    )

@@ -1,0 +1,49 @@
+"""The configuration read again while the server runs: what changes, and what needs a restart.
+
+Models that are somewhere else, and scripted ones, are exchanged as a whole between two requests; those under way end as
+they began. What holds a port, a file or a model's weights stays as it is and is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from msgspec import Struct, structs
+
+from chatport.config import Config, ModelConfig, RoutedModel, ScriptedModel
+
+
+class Reloaded(Struct, frozen=True, kw_only=True):
+    """What POST /admin/reload replies."""
+
+    models: tuple[str, ...]
+    """The ids that are served now."""
+    restart_needed: tuple[str, ...] = ()
+    """Settings of the file that are not in force: `server.port`, `models.NAME`."""
+
+
+def is_swappable(entry: ModelConfig) -> bool:
+    """Whether a model can come and go while the server runs."""
+    return isinstance(entry, RoutedModel | ScriptedModel)
+
+
+def merged(running: Config, wanted: Config) -> tuple[ModelConfig, ...]:
+    """The models to serve: those wanted, the embedded ones as they run. A new name wins over one that runs on."""
+    embedded = {entry.id: entry for entry in running.models if not is_swappable(entry)}
+    entries = [entry if is_swappable(entry) else embedded.get(entry.id) for entry in wanted.models]
+    return tuple(entry for entry in entries if entry is not None)
+
+
+def restart_needed(running: Config, wanted: Config) -> Iterator[str]:
+    """What differs and can't be changed while the server runs."""
+    for table in ("server", "store"):
+        before, after = getattr(running, table), getattr(wanted, table)
+        for field in structs.fields(before):
+            if getattr(before, field.name) != getattr(after, field.name):
+                yield f"{table}.{field.name}"
+    kept = {entry.id: entry for entry in running.models if not is_swappable(entry)}
+    for entry in wanted.models:
+        if not is_swappable(entry) and kept.get(entry.id) != entry:
+            yield f"models.{entry.id}"
+    for name in kept.keys() - {entry.id for entry in wanted.models}:
+        yield f"models.{name}"

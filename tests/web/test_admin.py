@@ -1,0 +1,38 @@
+"""What an operator does over HTTP."""
+
+from __future__ import annotations
+
+import pytest
+
+from chatport.reloading import Reloaded
+from chatport.web.app import WebSettings, create_app
+from chatport.wire.errors import InvalidRequest
+from support.memory_port import MemoryPort
+from support.raw_http import request
+from support.site import FakeServices
+
+ROUTES = [("POST", "/admin/reload"), ("GET", "/admin/unknown-fields")]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize(("key", "status"), [(None, 401), ("sk-good", 403), ("sk-admin", 200)])
+async def test_it_takes_an_admin_key(method: str, path: str, key: str | None, status: int) -> None:
+    port = MemoryPort(create_app(FakeServices(), WebSettings()))
+    (reply,) = await port.exchange(request(method, path, key=key))
+    assert reply.status == status
+
+
+async def test_a_reload_says_what_needs_a_restart() -> None:
+    services = FakeServices()
+    services.reloaded = Reloaded(models=("a",), restart_needed=("server.port",))
+    port = MemoryPort(create_app(services, WebSettings()))
+    (reply,) = await port.exchange(request("POST", "/admin/reload", key="sk-admin"))
+    assert reply.json == {"models": ["a"], "restart_needed": ["server.port"]}
+
+
+async def test_a_bad_file_says_why() -> None:
+    services = FakeServices()
+    services.reloaded = InvalidRequest("c.toml:3: no", code="invalid_configuration")
+    port = MemoryPort(create_app(services, WebSettings()))
+    (reply,) = await port.exchange(request("POST", "/admin/reload", key="sk-admin"))
+    assert (reply.status, reply.error["code"]) == (400, "invalid_configuration")
