@@ -9,9 +9,10 @@ import platformdirs
 import pytest
 from hypothesis import settings
 
+from support.certificates import certificate
 from support.serving import model_server, scripted_server
 
-__all__ = ["model_server", "scripted_server", "smollm2_path"]
+__all__ = ["certificate", "model_server", "scripted_server", "smollm2_path"]
 
 
 # No deadline: a machine that is busy with something else is no fault of the program's. The same examples in each CI

@@ -455,7 +455,9 @@ def server_settings(server: ServerConfig) -> ServerSettings:
         idle_seconds=server.idle_seconds,
         max_connections=server.max_connections,
     )
-    return ServerSettings(drain_seconds=server.drain_seconds, limits=limits)
+    return ServerSettings(
+        drain_seconds=server.drain_seconds, limits=limits, tls_cert=server.tls_cert, tls_key=server.tls_key
+    )
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
+from contextlib import suppress
 
 from chatport.cli.endings import Ending, end
 
@@ -29,6 +31,27 @@ def bound(host: str, port: int) -> socket.socket:
     return sock
 
 
+def bound_unix(path: str) -> socket.socket:
+    """The same on a Unix socket. One that nobody listens on any more, left by a server that was killed, is replaced."""
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode) and _is_deserted(path):
+                os.unlink(path)
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        taken = error.errno == errno.EADDRINUSE
+        reason = "another program listens there, or it is no socket" if taken else error.strerror
+        end(Ending.PORT, f"Can't listen on {path}: {reason}.")
+    return sock
+
+
+def _is_deserted(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
 def refusal(host: str, port: int, error: OSError) -> str:
     """Why the port can't be had, and what to do."""
     match error.errno:
@@ -45,14 +68,17 @@ def refusal(host: str, port: int, error: OSError) -> str:
             return f"Can't listen on {host} port {port}: {error.strerror}."
 
 
-def url_of(sock: socket.socket) -> str:
-    """Where clients on this machine find the server."""
+def url_of(sock: socket.socket, *, secure: bool = False) -> str:
+    """Where clients on this machine find the server. A Unix socket has no URL; what they ask for there is localhost."""
+    if not isinstance(sock.getsockname(), tuple):
+        return "https://localhost" if secure else "http://localhost"
     host, port = sock.getsockname()[:2]
-    return url_at(host, port)
+    return url_at(host, port, secure=secure)
 
 
-def url_at(host: str, port: int) -> str:
+def url_at(host: str, port: int, *, secure: bool = False) -> str:
     """Where a server that listens on this address is found from this machine."""
+    scheme = "https" if secure else "http"
     if host in {"0.0.0.0", "::"}:  # noqa: S104  compared, not listened on
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -9,9 +9,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -20,7 +22,7 @@ from chatport.backends.llama.installed import can_be_pulled, resolve
 from chatport.cli.endings import Ending, end, store_told, told
 from chatport.cli.keys import key_state
 from chatport.cli.options import ConfigOption, command_line, own_command
-from chatport.cli.port import bound, refusal, url_of
+from chatport.cli.port import bound, bound_unix, refusal, url_of
 from chatport.cli.progress import shown_progress
 from chatport.cli.proxies import catching, exemption, is_loopback
 from chatport.cli.signals import ended_by_signals
@@ -81,10 +83,26 @@ def serve(  # noqa: PLR0913, PLR0917  one parameter an option
             return load(config, os.environ, host=host, port=port, log_level=log_level, model=model)
 
         found = read()
-        with bound(found.server.host, found.server.port) as sock:
+        with listening(found) as sock:
             _prepare_home(found)
             _require_models(found)
             _run(found, sock, read)
+
+
+@contextmanager
+def listening(config: Config) -> Iterator[socket.socket]:
+    """The bound socket that the configuration asks for; a Unix socket's file goes with it."""
+    path = config.server.uds
+    if path is None:
+        with bound(config.server.host, config.server.port) as sock:
+            yield sock
+        return
+    with bound_unix(path) as sock:
+        try:
+            yield sock
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def _prepare_home(config: Config) -> None:
@@ -137,7 +155,8 @@ def _run(config: Config, sock: socket.socket, read: Callable[[], Config]) -> Non
     async def greet(runtime: Runtime) -> None:
         made = await first_keys(runtime.keys, os.environ)
         on_demand = tuple(runtime.on_demand.states()) if runtime.on_demand else ()
-        typer.echo(welcome(start_of(config, url_of(sock), made, os.environ, on_demand)))
+        url = url_of(sock, secure=config.server.tls_cert is not None)
+        typer.echo(welcome(start_of(config, url, made, os.environ, on_demand)))
         sys.stdout.flush()
 
     configure_logging(config.server.log_level, json_lines=config.server.log_format == "json")
@@ -179,8 +198,8 @@ def start_of(
     config: Config, url: str, made: KeysMade, environ: Mapping[str, str], on_demand: tuple[str, ...] = ()
 ) -> Start:
     """What there is to say about this start."""
-    host = url.removeprefix("http://").rpartition(":")[0].strip("[]")
-    variable = catching(environ, host)
+    host = urlsplit(url).hostname or ""
+    variable = catching(environ, host) if config.server.uds is None else None
     return Start(
         url=url,
         models=tuple((model.id, *model.aliases) for model in config.models),
@@ -191,6 +210,7 @@ def start_of(
         small_model=any(isinstance(model, LlamaModel) and model.path == SMALL_MODEL for model in config.models),
         bigger=f"{own_command()} serve --model {BIGGER_MODEL}",
         replaced_by=str(config.source) if config.chosen_by == "file" else None,
-        public=not is_loopback(config.server.host),
+        public=not is_loopback(config.server.host) and config.server.uds is None and config.server.tls_cert is None,
+        uds=config.server.uds,
         proxy=(variable, exemption(environ)) if variable else None,
     )

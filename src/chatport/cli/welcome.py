@@ -46,6 +46,8 @@ class Start(Struct, frozen=True, kw_only=True):
     """The configuration file, where its models took the place of the default one."""
     public: bool = False
     """Whether others than this machine can reach the server."""
+    uds: str | None = None
+    """The Unix socket it listens on instead of an address."""
     proxy: tuple[str, str] | None = None
     """A proxy variable that would catch requests to us, and the line against it."""
 
@@ -107,6 +109,11 @@ def _quoted(body: str) -> str:
 
 
 def _remarks(start: Start) -> Iterator[str]:
+    if start.uds is not None:
+        yield (
+            f"It listens on the Unix socket {start.uds}, and on no port: curl --unix-socket {start.uds} …\n"
+            f"仅监听 Unix 套接字 {start.uds}，不监听端口。"
+        )
     if start.small_model:
         yield (
             f"{SMALL_MODEL} proves that everything works. It is too small for good answers, and of no use in Chinese. "

@@ -59,6 +59,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     wanted = flags.pop("model", None)
     reader = _Reader(read(path, environ), environ)
     server = reader.table(ServerConfig, "server", {key: value for key, value in flags.items() if value is not None})
+    server = reader.checked_server(server)
     store = reader.table(StoreConfig, "store", {})
     on_demand = reader.table(OnDemandConfig, "on_demand", {})
     models, chosen_by = reader.models()
@@ -137,6 +138,26 @@ class _Reader:
         settings = self._settings(kind, found, (name,))
         settings |= {key: value for key, value in flags.items() if self._flag(kind, key, value)}
         return kind(**settings)
+
+    def checked_server(self, server: ServerConfig) -> ServerConfig:
+        """The server's settings with its files' paths made absolute; a certificate that can't be used is blamed."""
+        folder = Path() if self._source.file is None else self._source.file.parent
+        paths = {name: getattr(server, name) for name in ("uds", "tls_cert", "tls_key")}
+        server = msgspec.structs.replace(
+            server, **{name: str((folder / path).expanduser().absolute()) for name, path in paths.items() if path}
+        )
+        if server.tls_cert is None:
+            if server.tls_key is not None:
+                self._blame(("server", "tls_key"), "is of no use without a tls_cert.")
+            return server
+        import ssl  # noqa: PLC0415  ten milliseconds that only HTTPS needs
+
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls_cert, server.tls_key)
+        except OSError as error:  # an SSLError is one, too
+            reason = error.strerror or "the files are no certificate and its key"
+            self._blame(("server", "tls_cert"), f"can't be used, with or without a tls_key: {reason}.")
+        return server
 
     def models(self) -> tuple[tuple[ModelConfig, ...], ChosenBy]:
         """`[[models]]`; without any, the default one."""

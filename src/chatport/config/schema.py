@@ -40,6 +40,13 @@ class ServerConfig(Settings, frozen=True):
         Literal["debug", "info", "warning", "error"], about("The least severe lines that are logged.")
     ] = "info"
     log_format: Annotated[Literal["plain", "json"], about("Log lines for people, or for programs.")] = "plain"
+    uds: Annotated[
+        Word | None, about("Path of a Unix socket to listen on instead of an address, for a proxy on the same machine.")
+    ] = None
+    tls_cert: Annotated[
+        Word | None, about("PEM file of the certificate and its chain: the server then speaks HTTPS.")
+    ] = None
+    tls_key: Annotated[Word | None, about("PEM file of its key. Not set: it is in the certificate's file.")] = None
     strict: Annotated[
         Literal["enforce", "report"],
         about(

@@ -53,6 +53,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     drain_seconds: float = 30.0
     """For running requests, after the first signal."""
     limits: HTTPLimits = HTTPLimits()
+    tls_cert: str | None = None
+    """PEM file of the certificate; None: plain HTTP."""
+    tls_key: str | None = None
+    """PEM file of its key; None: it is in the certificate's file."""
 
 
 async def run_server(app: ASGI3Application, sock: socket.socket, settings: ServerSettings) -> None:
@@ -75,6 +79,8 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             backlog=LISTEN_BACKLOG,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
         )
         config.limits = settings.limits
         super().__init__(config)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -282,22 +279,6 @@ async def test_closing_ends_what_is_under_way(pools: Pools) -> None:
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signs itself, with its key, made for this run."""
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        if "CI" in os.environ:
-            pytest.fail("openssl is not installed")
-        pytest.skip("openssl is not installed")
-    options = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=test"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(file), "-out", f"{file}.crt"]
-    subprocess.run([openssl, "req", *options.split(), *names], check=True, capture_output=True)
-    file.write_text(file.read_text() + Path(f"{file}.crt").read_text())
-    return file
 
 
 @pytest.fixture

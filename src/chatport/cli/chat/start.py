@@ -76,7 +76,7 @@ def opened_server(place: Place) -> Iterator[Server]:
     found = load(place.config, os.environ, port=place.port)
     if found.server.port == 0:
         end(Ending.USAGE, "The configuration lets the server take any free port. Give the one it has with --port.")
-    root = url_at(found.server.host, found.server.port)
+    root = url_at(found.server.host, found.server.port, secure=found.server.tls_cert is not None)
     options = () if place.port is None else ("--port", str(place.port))
     require_chatport(Transport(root, direct=True), found, *options)
     transport = Transport(f"{root}/v1", direct=True)
