@@ -1,0 +1,226 @@
+"""Streams and replies as providers send them, each with its habits, and what our client gets of them.
+
+The frames are shortened; their fields, nulls, order and comments are what each provider sends as of 2026.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from chatport.backends.openai.counting import bound_of
+from chatport.backends.openai.reading import ReadLimits, StreamReader, read
+from chatport.backends.openai.refusals import Asked
+from chatport.backends.openai.reply import completion_of
+from chatport.wire.stream import Envelope, StreamNormaliser
+from support.backend_suite import ask
+from support.stream_rules import check_stream, joined
+
+ASKED = Asked("t", "far", "near")
+REQUEST = ask("hi", stream=True)
+
+
+class Wire(NamedTuple):
+    """What is sent, and what it comes to: content, reasoning, finish, tool calls, prompt and completion tokens."""
+
+    frames: list[str]
+    content: str | None
+    finish: str = "stop"
+    reasoning: str = ""
+    calls: tuple[tuple[str, str], ...] = ()
+    usage: tuple[int, int] = (9, 3)
+    cached: int = 0
+
+
+def delta(text: str, rest: str = "") -> str:
+    head = '{"id":"1","object":"chat.completion.chunk","created":1,"model":"far","choices":'
+    return f'{head}[{{"index":0,"delta":{{{text}}}{rest}}}]'
+
+
+USAGE = '"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}'
+NONE = ',"finish_reason":null'
+STOP = ',"finish_reason":"stop"'
+
+WIRES: dict[str, Wire] = {
+    "openai": Wire(
+        [
+            delta('"role":"assistant","content":"","refusal":null', ',"logprobs":null' + NONE) + ',"usage":null}',
+            delta('"content":"Hi"', ',"logprobs":null' + NONE) + ',"usage":null,"obfuscation":"x"}',
+            delta("", ',"logprobs":null' + STOP) + ',"usage":null}',
+            f'{{"id":"1","choices":[],{USAGE[:-1]},"prompt_tokens_details":{{"cached_tokens":4}}}}}}',
+        ],
+        "Hi",
+        cached=4,
+    ),
+    "deepseek": Wire(
+        [
+            delta('"role":"assistant","content":null,"reasoning_content":"hm"', NONE) + "}",
+            delta('"content":"Hi","reasoning_content":null', NONE) + "}",
+            delta('"content":"","reasoning_content":null', STOP)
+            + ',"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,"prompt_cache_hit_tokens":8,'
+            '"prompt_cache_miss_tokens":1}}',
+        ],
+        "Hi",
+        reasoning="hm",
+        cached=8,
+    ),
+    "moonshot": Wire(
+        [
+            delta('"role":"assistant","content":""', NONE) + "}",
+            delta('"content":"Hi"', NONE) + "}",
+            delta("", STOP + "," + USAGE) + "}",
+        ],
+        "Hi",
+    ),
+    "mistral": Wire(
+        [
+            delta('"role":"assistant","content":""', NONE) + "}",
+            delta('"content":[{"type":"text","text":"Hi"}]', NONE) + "}",
+            delta('"content":""', ',"finish_reason":"model_length"') + f",{USAGE}}}",
+        ],
+        "Hi",
+        finish="length",
+    ),
+    "groq": Wire(
+        [
+            delta('"role":"assistant","content":""', NONE) + ',"x_groq":{"id":"req_1"}}',
+            delta('"content":"Hi"', NONE) + "}",
+            delta("", STOP) + f',"x_groq":{{"id":"req_1",{USAGE}}},{USAGE}}}',
+        ],
+        "Hi",
+    ),
+    "openrouter": Wire(
+        [
+            ": OPENROUTER PROCESSING",
+            delta('"role":"assistant","content":"","reasoning":"hm","reasoning_details":[{"type":"x"}]', NONE)
+            + ',"provider":"P"}',
+            delta('"role":"assistant","content":"Hi"', NONE + ',"native_finish_reason":null') + "}",
+            delta('"role":"assistant","content":""', STOP + ',"native_finish_reason":"stop"') + "}",
+            f'{{"id":"1","choices":[{{"index":0,"delta":{{"role":"assistant","content":""}}{NONE}}}],{USAGE}}}',
+        ],
+        "Hi",
+        reasoning="hm",
+    ),
+    "vllm": Wire(
+        [
+            delta('"role":"assistant","content":""', ',"logprobs":null' + NONE) + ',"prompt_token_ids":null}',
+            delta('"tool_calls":[{"id":"call_1","type":"function","index":0,"function":{"name":"f"}}]', NONE) + "}",
+            delta('"tool_calls":[{"index":0,"function":{"arguments":"{\\"a\\""}}]', NONE) + "}",
+            delta('"tool_calls":[{"index":0,"function":{"arguments":": 1}"}}]', NONE) + "}",
+            delta('"content":""', ',"finish_reason":"tool_calls","stop_reason":null') + "}",
+            f'{{"id":"1","choices":[],{USAGE}}}',
+        ],
+        None,
+        finish="tool_calls",
+        calls=(("f", '{"a": 1}'),),
+    ),
+    "ollama": Wire(
+        [
+            delta('"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":{"a":1}}}]', NONE)
+            + "}",
+            delta('"role":"assistant","content":""', ',"finish_reason":"tool_calls"') + "}",
+            f'{{"id":"1","choices":[],{USAGE}}}',
+        ],
+        None,
+        finish="tool_calls",
+        calls=(("f", '{"a":1}'),),
+    ),
+    "llama-server": Wire(
+        [
+            delta('"role":"assistant","content":null', NONE) + "}",
+            delta('"content":"Hi"', NONE) + "}",
+            delta("", STOP) + "}",
+            f'{{"id":"1","choices":[],{USAGE},"timings":{{"prompt_n":1}}}}',
+        ],
+        "Hi",
+    ),
+    "zhipu": Wire(
+        [
+            delta('"role":"assistant","content":"Hi"') + "}",
+            delta('"content":""', ',"finish_reason":"sensitive"') + f",{USAGE}}}",
+        ],
+        "Hi",
+        finish="content_filter",
+    ),
+}
+
+
+def bytes_of(wire: Wire) -> bytes:
+    lines = [frame if frame.startswith(":") else f"data: {frame}" for frame in wire.frames]
+    return "".join(f"{line}\n\n" for line in [*lines, "data: [DONE]"]).encode()
+
+
+@pytest.mark.parametrize("size", [1, 17, 100_000])
+@pytest.mark.parametrize("provider", WIRES)
+def test_a_stream_is_what_it_was_and_correct(provider: str, size: int) -> None:
+    wire = WIRES[provider]
+    data = bytes_of(wire)
+    reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
+    grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=True)
+    sent = []
+    for at in range(0, len(data), size):
+        for chunk in reader.feed(data[at : at + size]):
+            sent += grammar.push(chunk)
+    for chunk in reader.end():
+        sent += grammar.push(chunk)
+    frames = json.loads(msgspec.json.encode(sent + grammar.finish()))
+    assert reader.done
+    check_stream(frames, choices=1, include_usage=True)
+    (choice,) = joined(frames)
+    message = choice["message"]
+    assert (message["content"], choice["finish_reason"]) == (wire.content, wire.finish)
+    assert message.get("reasoning_content", "") == wire.reasoning
+    assert [
+        (call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", [])
+    ] == list(wire.calls)
+    usage = frames[-1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == wire.usage
+    assert usage["prompt_tokens_details"]["cached_tokens"] == wire.cached
+
+
+def completed(reply: dict[str, Any], n: int = 1) -> dict[str, Any]:
+    piece = read(msgspec.json.encode(reply), ASKED)
+    whole: dict[str, Any] = json.loads(msgspec.json.encode(completion_of(piece, n, bound_of(REQUEST))))
+    return whole
+
+
+def test_a_reply_without_ids_indexes_and_usage() -> None:
+    call = {"function": {"name": "f", "arguments": {"a": 1}}}
+    reply = completed({"choices": [{"message": {"content": None, "tool_calls": [call, call]}, "finish_reason": None}]})
+    (choice,) = reply["choices"]
+    first, second = choice["message"]["tool_calls"]
+    assert first["id"] != second["id"]
+    assert (first["type"], first["function"]) == ("function", {"name": "f", "arguments": '{"a":1}'})
+    assert (choice["index"], choice["finish_reason"], choice["message"]["content"]) == (0, "tool_calls", None)
+    assert reply["usage"]["total_tokens"] == reply["usage"]["prompt_tokens"] + reply["usage"]["completion_tokens"] > 0
+
+
+def test_choices_that_all_have_the_same_index() -> None:
+    choices = [{"index": 0, "message": {"content": text}, "finish_reason": "stop"} for text in "ab"]
+    reply = completed({"choices": choices}, 2)
+    assert [(choice["index"], choice["message"]["content"]) for choice in reply["choices"]] == [(0, "a"), (1, "b")]
+
+
+def test_choices_in_another_order() -> None:
+    choices = [{"index": index, "message": {"content": str(index)}, "finish_reason": "stop"} for index in (1, 0)]
+    reply = completed({"choices": choices}, 2)
+    assert [choice["message"]["content"] for choice in reply["choices"]] == ["0", "1"]
+
+
+def test_an_empty_list_of_calls_is_none_and_empty_content_a_text() -> None:
+    (choice,) = completed({"choices": [{"message": {"content": None, "tool_calls": []}, "finish_reason": "eos"}]})[
+        "choices"
+    ]
+    assert "tool_calls" not in choice["message"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", "stop")
+
+
+def test_logprobs_with_less_than_there_should_be() -> None:
+    content = [{"token": "Hi", "logprob": 0.0001, "top_logprobs": None}]
+    choice = {"message": {"content": "Hi"}, "logprobs": {"content": content}, "finish_reason": "stop"}
+    (answered,) = completed({"choices": [choice]})["choices"]
+    item = {"token": "Hi", "logprob": 0.0, "bytes": None, "top_logprobs": []}
+    assert answered["logprobs"] == {"content": [item], "refusal": None}
