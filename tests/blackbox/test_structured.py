@@ -207,3 +207,39 @@ class TestJSON:
         reply = model.completion(**BASE, response_format=STRICT, tools=[WEATHER])["choices"][0]["message"]
         said = reply["content"] or reply["tool_calls"][0]["function"]["arguments"]
         jsonschema.validate(json.loads(said), CITY)
+
+
+class TestHostileGrammars:
+    """What would overflow the compiler's stack, never end, or end the model's turn is refused, and nobody notices."""
+
+    @pytest.mark.parametrize(
+        ("syntax", "definition"),
+        [
+            ("lark", "start: r0\n" + "\n".join(f'r{i}: "x" r{i + 1}' for i in range(900)) + "\nr900: missing"),
+            ("lark", "start: T\nT: " + " & ".join(f"/(?s:.*[^{c}]{{5}}.*{c}.{{30}})/" for c in "abcdef")),
+            ("lark", 'start: "a" <[2]>'),
+            ("regex", "(?=a)b"),
+        ],
+        ids=["long", "wide", "token", "look-around"],
+    )
+    def test_are_refused(self, model: Api, syntax: str, definition: str) -> None:
+        form = {"type": "grammar", "grammar": {"syntax": syntax, "definition": definition}}
+        tools = [{"type": "custom", "custom": {"name": "x", "format": form}}]
+        refused = model.refusal(**BASE, tools=tools, tool_choice="required")
+        assert refused.status == 400
+        assert (refused.param or "").startswith("tools[0].custom.format")
+        assert model.completion(**BASE | {"max_tokens": 1})
+
+    def test_references_without_end(self, model: Api) -> None:
+        defs = {f"d{i}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}}} for i in range(300)}
+        schema = {"type": "object", "properties": {"a": {"$ref": "#/$defs/d0"}}, "$defs": {**defs, "d300": {}}}
+        form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        reply = model.post({**BASE, "response_format": form, "max_tokens": 4})
+        assert reply.status_code in (200, 400), reply.text
+        assert model.completion(**BASE | {"max_tokens": 1})
+
+    def test_control_tokens_can_not_be_demanded(self, model: Api) -> None:
+        schema = {**CITY, "properties": {**CITY["properties"], "city": {"enum": ["<|im_end|>"]}}}
+        form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}}
+        refused = model.refusal(**BASE, response_format=form)
+        assert (refused.status, refused.param, refused.code) == (400, "response_format", "invalid_value")
