@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -316,11 +317,11 @@ def test_a_broken_file_is_told_in_a_sentence(server: Server, beside: Api) -> Non
     try:
         told = beside.refusal(**GREEDY, model="broken")
         assert told.status == 503
-        assert told.message.startswith("broken.gguf is cut short: it has 50000 bytes")
+        assert told.message == "The file of the model broken can't be read as a model; the server's log says why."
         assert states(server)["broken"] == told.message
     finally:
         file.unlink()
-    assert f"the model broken can't be served: {file} is cut short" in server.log.read_text()
+    assert f"the model broken can't be served: {file} is cut short: it has 50000 bytes" in server.log.read_text()
     assert "Traceback" not in server.log.read_text()
 
 
@@ -397,6 +398,22 @@ def test_what_can_go_wrong_while_it_is_loaded(tmp_path: Path, engine: str, sente
         assert states(server) == {"empty": "not loaded"}
         assert f"the model empty can't be loaded: {sentence}" in server.log.read_text()
         assert api.text(model="echo")
+        api.close()
+
+
+def test_odd_files_in_the_folder_do_no_harm(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "empty.gguf").write_bytes(gguf())
+    (folder / "dangling.gguf").symlink_to("/nonexistent/x.gguf")
+    os.mkfifo(folder / "pipe.gguf")
+    for name in (b'a"b\n\x1b[31m.gguf', b"caf\xe9.gguf", b" .gguf", b".gguf"):
+        with suppress(OSError):  # where the file system takes no such name either
+            (folder / os.fsdecode(name)).write_bytes(gguf())
+    with serving(tmp_path, ALONE.format(idle=600)) as server:
+        api = Api(server)
+        assert [model["id"] for model in api.http.get("/v1/models").json()["data"]] == ["echo", "empty"]
+        assert states(server) == {"empty": "not loaded"}
         api.close()
 
 

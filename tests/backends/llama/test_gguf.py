@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,10 +74,22 @@ def test_a_broken_file_gets_a_sentence(tmp_path: Path, raw: bytes, sentence: str
     assert str(path) in str(failure.value)
 
 
-@pytest.mark.parametrize("name", ["missing.gguf", "."])
-def test_what_is_no_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelFileError, match=r"There is no model file|can't be read"):
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("missing", "There is no model file"), (".", "is no regular file"), ("model/below", "can't be read")],
+)
+def test_what_is_no_file(tmp_path: Path, name: str, sentence: str) -> None:
+    written(tmp_path, gguf()).rename(tmp_path / "model")
+    with pytest.raises(ModelFileError, match=sentence):
         read(tmp_path / name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.timeout(10)
+def test_a_pipe_is_refused_before_somebody_would_have_to_write(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(ModelFileError, match=r"pipe\.gguf is no regular file"):
+        read(tmp_path / "pipe.gguf")
 
 
 def test_the_command_line_tells_it_as_it_tells_missing_weights() -> None:

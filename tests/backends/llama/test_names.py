@@ -43,6 +43,8 @@ def test_a_file_in_a_folder_with_a_name_of_its_own() -> None:
         "C:/b/x.gguf",
         "a/b/x:y.gguf",
         "a/b/x\n.gguf",
+        "a/b/ .gguf",
+        "a/b/x\udcff.gguf",
         "a b/c/x.gguf",
         "a/b/" + "x" * 300,
         "https://host/a/b.gguf",

@@ -93,16 +93,31 @@ async def test_those_who_look_at_once_share_a_look_that_none_of_them_came_too_la
     assert house.told == [["a"]]
 
 
-async def test_what_can_not_be_loaded_is_told_without_a_process(house: House) -> None:
-    house.put("broken", gguf()[:50])
+async def test_what_can_not_be_loaded_is_told_without_a_process(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """Not with its contents: it may be a link to anything."""
+    house.put("broken", b"root:x:0:0")
     house.put("whole")
     await house.backend.look()
-    with pytest.raises(Unavailable, match=r"^broken\.gguf is cut short") as caught:
+    with pytest.raises(Unavailable, match=r"^The file of the model broken can't be read as a model") as caught:
         await house.backend.bound(target("broken"), ask())
+    assert "root" not in caught.value.message
+    assert "broken.gguf is not a GGUF file: it begins with b'root'" in caplog.text
     with pytest.raises(Unavailable):
         await house.backend.probe(target("broken"))
     await house.backend.probe(target("whole"))
     assert house.backend.states() == {"broken": caught.value.message, "whole": "not loaded"}
+
+
+async def test_a_file_that_breaks_before_it_is_loaded_tells_no_more(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    house.put("a")
+    await house.backend.look()
+    house.put("a", b"root:x:0:0")
+    with pytest.raises(Unavailable, match=r"^The file of the model a can't be read as a model"):
+        await house.backend.bound(target("a"), ask())
+    await house.backend.close()
+    assert "a.gguf is not a GGUF file: it begins with b'root'" in caplog.text
 
 
 async def test_a_file_that_is_gone_is_an_unknown_model(house: House) -> None:

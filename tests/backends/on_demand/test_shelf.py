@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,27 @@ def test_a_head_is_read_once_for_each_version(folder: Path, monkeypatch: pytest.
     file.unlink()
     assert [model.name for model in shelf.look()] == ["b"]
     assert read == ["a.gguf", "a.gguf", "b.gguf"]
+
+
+@pytest.mark.timeout(10)
+def test_what_can_be_no_model_hides_none(folder: Path) -> None:
+    (folder / "small.gguf").write_bytes(gguf())
+    (folder / "linked.gguf").symlink_to(folder / "small.gguf")
+    (folder / "own" / "repo").mkdir(parents=True)
+    for place in (folder, folder / "own" / "repo"):
+        (place / "dangling.gguf").symlink_to("/nonexistent/x.gguf")
+        (place / "loop.gguf").symlink_to(place / "loop.gguf")
+        (place / "folder.gguf").mkdir()
+        os.mkfifo(place / "pipe.gguf")
+    assert [model.name for model in Shelf(folder.parent).look()] == ["linked", "small"]
+
+
+@pytest.mark.parametrize("name", [b'a"b\n\x1b[31m', b"caf\xe9", b" ", b"", b".hidden", b" x", b"x\xe2\x80\xae"])
+def test_a_name_that_no_model_may_have_is_passed_over(folder: Path, name: bytes) -> None:
+    (folder / "small.gguf").write_bytes(gguf())
+    with suppress(OSError):  # where the file system takes no such name either
+        (folder / os.fsdecode(name + b".gguf")).write_bytes(gguf())
+    assert [model.name for model in Shelf(folder.parent).look()] == ["small"]
 
 
 def test_no_folder_is_an_empty_shelf(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import stat
 import struct
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -80,14 +81,22 @@ class ModelFile(Struct, frozen=True, kw_only=True):
 def read(path: Path) -> ModelFile:
     """Reads the head of a GGUF file. Raises ModelFileError."""
     try:
+        _refuse_what_is_no_file(path)
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _read(path, data)
     except FileNotFoundError as exc:
         raise ModelFileError(f"There is no model file {path}.") from exc
     except (OSError, ValueError) as exc:
-        if path.is_file() and path.stat().st_size == 0:
-            raise ModelFileError(f"{path} is empty; a GGUF file was expected.") from exc
         raise ModelFileError(f"{path} can't be read as a GGUF file: {exc}.") from exc
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """Before it is opened: opening a pipe waits for somebody who writes."""
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ModelFileError(f"{path} is no regular file; a GGUF file was expected.")
+    if found.st_size == 0:
+        raise ModelFileError(f"{path} is empty; a GGUF file was expected.")
 
 
 def _read(path: Path, data: mmap.mmap) -> ModelFile:

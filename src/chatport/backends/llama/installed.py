@@ -2,19 +2,23 @@
 
 A model of the catalogue is `models/NAME.gguf`, any other file of a hub `models/OWNER/REPO/FILE.gguf`. A file under its
 final name is always whole (`weights.py`). A running server looks here, so nothing of what fetches files is imported.
+
+Anybody may put anything there, and one odd entry must not hide the others: what is no regular file, or has a name that
+no model may have, is passed over.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib.util
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
 
 from chatport.backends.llama.catalogue import KNOWN, KnownModel, WeightsError
-from chatport.backends.llama.names import SUFFIX, hub_file, name_of
+from chatport.backends.llama.names import SUFFIX, hub_file, is_fit_name, name_of
 
 
 class Installed(Struct, frozen=True, kw_only=True):
@@ -96,22 +100,33 @@ def can_be_pulled(wanted: str) -> bool:
 def list_models(home: Path) -> list[Installed]:
     """What is here, by name: files in the models folder, those of hubs, then those of installed packages."""
     folder = models_folder(home)
-    here = [_installed_at(file.stem, file) for file in sorted(folder.glob("*.gguf"))]
-    here += [_installed_at(name, file) for name, file in _hub_files(folder)]
+    named = [*_own_files(folder), *_hub_files(folder)]
+    here = [model for name, file in named if (model := _installed_at(name, file))]
     names = {model.name for model in here}
     wheels = [model for model in KNOWN.values() if isinstance(model, KnownModel) and model.name not in names]
-    found = ((model.name, packaged_file(model)) for model in wheels)
-    return here + [_installed_at(name, file, packaged=True) for name, file in found if file]
+    found = ((model, packaged_file(model)) for model in wheels)
+    return here + [Installed(name=it.name, path=file, size=it.size, packaged=True) for it, file in found if file]
 
 
-def _installed_at(name: str, file: Path, *, packaged: bool = False) -> Installed:
-    return Installed(name=name, path=file, size=file.stat().st_size, packaged=packaged)
+def _installed_at(name: str, file: Path) -> Installed | None:
+    """None for what is no regular file, a link to one included, and for what was removed just now."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return Installed(name=name, path=file, size=found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+
+def _own_files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for file in sorted(folder.glob("*.gguf")):
+        if is_fit_name(file.stem):
+            yield file.stem, file
 
 
 def _hub_files(folder: Path) -> Iterator[tuple[str, Path]]:
     for file in sorted(folder.glob("*/*/**/*.gguf")):
         found = hub_file(file.relative_to(folder).as_posix())
-        if found is not None and file.is_file():
+        if found is not None:
             yield name_of(found), file
 
 

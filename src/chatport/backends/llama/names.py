@@ -23,7 +23,7 @@ def hub_file(wanted: str) -> HubFile | None:
     owner, _, rest = wanted.partition("/")
     repo, _, path = rest.partition("/")
     parts = path.removesuffix(SUFFIX).split("/")
-    if not is_repository(f"{owner}/{repo}") or not all(_is_fit(part) for part in parts):
+    if not is_repository(f"{owner}/{repo}") or not all(is_fit_name(part) for part in parts):
         return None
     return HubFile(f"{owner}/{repo}", path.removesuffix(SUFFIX) + SUFFIX)
 
@@ -31,7 +31,7 @@ def hub_file(wanted: str) -> HubFile | None:
 def is_repository(wanted: str) -> bool:
     """Whether it has the form `owner/repo`."""
     parts = wanted.split("/")
-    return len(parts) == 2 and all(_OWNER.fullmatch(part) and _is_fit(part) for part in parts)
+    return len(parts) == 2 and all(_OWNER.fullmatch(part) and is_fit_name(part) for part in parts)
 
 
 def name_of(file: HubFile) -> str:
@@ -39,6 +39,7 @@ def name_of(file: HubFile) -> str:
     return str(file).removesuffix(SUFFIX)
 
 
-def _is_fit(part: str) -> bool:
-    sized = 0 < len(part) <= PART_LENGTH
+def is_fit_name(part: str) -> bool:
+    """Whether a name, or a part of one, is harmless as a file's name, on a terminal and in a reply's JSON."""
+    sized = 0 < len(part) <= PART_LENGTH and part == part.strip()
     return sized and part.isprintable() and not part.startswith(".") and not _UNFIT.search(part)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from chatport.backends.llama.catalogue import WeightsError
 from chatport.backends.on_demand.residents import Residents, Room
-from chatport.backends.on_demand.shelf import Shelf, ShelvedModel
+from chatport.backends.on_demand.shelf import Shelf, ShelvedModel, unreadable
 from chatport.targets import Bound, Target
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
 from chatport.wire.errors import ApiError, ModelNotFound, Unavailable
@@ -100,7 +100,7 @@ class OnDemandBackend:
     def states(self) -> dict[str, str]:
         """Each model's: `loaded`, `loading`, `not loaded`, or why it can't be."""
         return {
-            name: self._residents.state(model) if model.fault is None else _for_clients(model.fault, model)
+            name: self._residents.state(model) if model.fault is None else unreadable(model)
             for name, model in self._models.items()
         }
 
@@ -177,7 +177,7 @@ class OnDemandBackend:
         if model is None:
             raise ModelNotFound(target.model)
         if model.fault is not None:
-            raise Unavailable(_for_clients(model.fault, model))
+            raise Unavailable(unreadable(model))
         return model
 
     # --- Processes ---------------------------------------------------------------------------------------------------
@@ -209,8 +209,8 @@ class OnDemandBackend:
 
 
 def _for_clients(sentence: str, model: ShelvedModel) -> str:
-    """Without the folders of this machine, which are not their business."""
-    return sentence.replace(str(model.path), model.path.name)
+    """A sentence that names the file tells of its contents (ModelFileError), which are for the log alone."""
+    return unreadable(model) if str(model.path) in sentence else sentence
 
 
 def machine_memory() -> int:

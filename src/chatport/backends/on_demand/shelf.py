@@ -30,7 +30,12 @@ class ShelvedModel(Struct, frozen=True, kw_only=True):
     token_memory: int = 0
     """Bytes that the engine's cache takes for each token."""
     fault: str | None = None
-    """Why it can't be served: a sentence."""
+    """Why it can't be served: a sentence for the log. It may quote the file, which may be any file of this machine."""
+
+
+def unreadable(model: ShelvedModel) -> str:
+    """What clients are told of a model that can't be served."""
+    return f"The file of the model {model.name} can't be read as a model; the server's log says why."
 
 
 class Shelf:
