@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from chatport.backends.llama import schemas
 from chatport.backends.llama.compiler import Uncompilable, compiled
-from chatport.backends.llama.schemas import EXACT, guided
+from chatport.backends.llama.schemas import EXACT, LONGEST_CACHED, guided
 
 BYTES = LLTokenizer("byte")
 
@@ -40,6 +41,11 @@ def test_objects_that_name_their_properties_get_no_others() -> None:
         {"properties": {"a": {}}, "additionalProperties": True},
         {"type": "object"},
         {"properties": {"a": {}}, "allOf": [{"properties": {"b": {}}}]},
+        {"properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        {"properties": {"a": {}}, "oneOf": [{"properties": {"b": {}}, "required": ["b"]}]},
+        {"properties": {"a": {}}, "$ref": "#/$defs/d", "$defs": {"d": {"properties": {"b": {}}}}},
+        {"properties": {"a": {}}, "if": {"required": ["a"]}, "then": {"required": ["b"]}},
+        {"properties": {"a": {}}, "not": {"required": ["b"]}},
     ],
 )
 def test_objects_that_are_open_on_purpose_stay_so(schema: Any) -> None:
@@ -55,6 +61,52 @@ def test_a_function_without_parameters_gets_none() -> None:
     assert "additionalProperties" not in taken(empty)
     assert "additionalProperties" not in taken({"properties": {"a": empty}}, is_object=True)["properties"]["a"]
     assert taken({**empty, "additionalProperties": True}, is_object=True)["additionalProperties"] is True
+
+
+A, B = ({"properties": {name: {"type": "string"}}, "required": [name]} for name in "ab")
+BOTH = '{"a": "x", "b": "y"}'
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({**A, "anyOf": [B]}, BOTH),
+        ({**A, "oneOf": [B, {"properties": {"b": {"type": "null"}}, "required": ["b"]}]}, BOTH),
+        ({"required": ["a"], "anyOf": [B]}, '{"b": "y", "a": 1}'),
+        ({"anyOf": [A], "oneOf": [B]}, BOTH),
+        ({"properties": {}, "anyOf": [A, B]}, BOTH),
+        ({"allOf": [{"$ref": "#/$defs/base"}, B], "$defs": {"base": A}}, BOTH),
+        ({**B, "$ref": "#/$defs/base", "$defs": {"base": A}}, '{"b": "y", "a": "x"}'),
+        (
+            {"properties": {"in": A}, "anyOf": [{"properties": {"in": B}, "required": ["in"]}]},
+            f'{{"in": {BOTH}}}',
+        ),
+    ],
+)
+def test_no_value_is_lost_where_several_schemas_speak_of_it(schema: Any, value: str) -> None:
+    raw = json.dumps({"type": "object", **schema}).encode()
+    assert accepts(guided(raw, strict=False, is_object=True), value)
+
+
+def test_it_is_decided_for_each_object() -> None:
+    """Also where a text only looks like a keyword."""
+    open_one = {**A, "anyOf": [{"required": ["b"]}]}
+    plain = {**B, "description": "allOf", "enum": [{"not": 1}]}
+    found = taken({"properties": {"open": open_one, "plain": plain, "if": {}}})
+    assert found["additionalProperties"] is False
+    assert found["properties"]["plain"]["additionalProperties"] is False
+    assert "additionalProperties" not in found["properties"]["open"]
+
+
+def test_objects_to_choose_from_are_closed() -> None:
+    found = taken({"properties": {"x": {"type": "object", "anyOf": [A, B]}}})
+    assert [one["additionalProperties"] for one in found["properties"]["x"]["anyOf"]] == [False, False]
+
+
+@pytest.mark.parametrize(("kinds", "ends"), [(["integer", "null"], True), (["integer", "number"], False)])
+def test_whole_numbers_among_other_types_end_too(kinds: list[str], ends: bool) -> None:
+    found = taken({"properties": {"n": {"type": kinds}}})
+    assert found["properties"]["n"] == {"type": kinds, **({"minimum": -EXACT, "maximum": EXACT} if ends else {})}
 
 
 def test_whole_numbers_end_somewhere() -> None:
@@ -89,6 +141,30 @@ def test_what_else_a_schema_says_survives_a_pattern_that_does_not() -> None:
     text = guided(json.dumps({**schema, "required": ["a", "b"]}).encode(), strict=False)
     assert accepts(text, '{"a": "x", "b": "anything"}')
     assert not accepts(text, '{"a": "y", "b": "anything"}')
+
+
+def test_properties_that_are_called_like_keywords_survive_it_too() -> None:
+    look_around = {"type": "string", "pattern": "(?=x)"}
+    names = {"pattern": {"const": {"format": 1}}, "format": look_around, "propertyNames": {"type": "null"}}
+    schema = {"type": "object", "properties": names, "required": [*names], "allOf": [{"items": [look_around]}]}
+    text = guided(json.dumps(schema).encode(), strict=False)
+    assert accepts(text, '{"pattern": {"format": 1}, "format": "anything", "propertyNames": null}')
+    assert not accepts(text, '{"pattern": 1, "format": "anything", "propertyNames": null}')
+
+
+def test_only_schemas_of_some_size_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(schema: Any, *, strict: bool) -> str:
+        made.append(strict)
+        return json.dumps(schema)
+
+    monkeypatch.setattr(schemas, "_checked", counted)
+    for size, times in ((LONGEST_CACHED, 1), (LONGEST_CACHED + 1, 2)):
+        raw = b'{"title": "only schemas of some size"}'.ljust(size)
+        made.clear()
+        assert guided(raw, strict=False) == guided(raw, strict=False)
+        assert len(made) == times
 
 
 def test_a_client_does_not_steer_the_compiler() -> None:

@@ -11,8 +11,8 @@ at all (a pattern with look-around), patterns are left out too, and in the end e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Set
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -28,28 +28,44 @@ BOUNDS: Final = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveM
 LAYOUT: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "coerce_one_of": True}
 """As Python writes JSON, and as the templates of most models show it."""
 
-ONE: Final = ("items", "additionalProperties")
-MANY: Final = ("anyOf", "oneOf", "prefixItems")
+HOLDING: Final = ("items", "additionalProperties", "anyOf", "oneOf", "prefixItems")
 NAMED: Final = ("properties", "$defs", "definitions")
-"""Keywords that hold a schema, a list of them, or a mapping to them; those that narrow one another are not entered."""
-NARROWING: Final = (b'"allOf"', b'"if"', b'"not"', b'"unevaluatedProperties"', b'"dependentSchemas"')
-"""With one of these, an object closed here could be one that no value fits."""
+"""Keywords that hold a schema or a list of them, and those with a mapping to them. Such as narrow are not entered."""
+IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if", "then", "else", "not", "dependentSchemas"})
+"""Keywords whose schemas speak of the same value as the schema that they stand in."""
+ALWAYS_NARROWING: Final = frozenset({"allOf", "if", "not", "dependentSchemas", "unevaluatedProperties"})
+OF_PROPERTIES: Final = frozenset({"properties", "$ref"})
+"""With one of these, a schema may speak of properties that another one does not name."""
+UNCERTAIN: Final = frozenset({"pattern", "format", "patternProperties", "propertyNames"})
+"""Keywords that the compiler can take or not, depending on what they say."""
+
+LONGEST_CACHED: Final = 1 << 16
+"""Bytes of a schema that is kept with what became of it."""
 
 OBJECT: Final = b'{"type": "object"}'
 NOTHING: Final = b'{"type": "object", "properties": {}, "additionalProperties": false}'
 """What a function without parameters takes."""
 
 
-@lru_cache(maxsize=256)
 def guided(raw: bytes, *, strict: bool, is_object: bool = False) -> str:
     """The schema with all that the compiler is told beside it. is_object: it is one of an object, said or not.
 
     Raises Uncompilable where it is strict and can't be held.
     """
+    make = _known if len(raw) <= LONGEST_CACHED else _guided
+    return make(raw, strict=strict, is_object=is_object)
+
+
+@lru_cache(maxsize=256)
+def _known(raw: bytes, *, strict: bool, is_object: bool) -> str:
+    return _guided(raw, strict=strict, is_object=is_object)
+
+
+def _guided(raw: bytes, *, strict: bool, is_object: bool) -> str:
     given = msgspec.json.decode(raw)
     if strict:
         return _checked(_tidied(given), strict=True)
-    for schema in _weaker_and_weaker(given, raw, is_object=is_object):
+    for schema in _weaker_and_weaker(given, is_object=is_object):
         try:
             return _checked(schema, strict=False)
         except Uncompilable:
@@ -65,47 +81,102 @@ def _checked(schema: Schema, *, strict: bool) -> str:
     return text
 
 
-def _weaker_and_weaker(given: Schema, raw: bytes, *, is_object: bool) -> Iterator[Schema]:
+def _weaker_and_weaker(given: Schema, *, is_object: bool) -> Iterator[Schema]:
     typed = {"type": "object", **given} if is_object and isinstance(given, dict) else given
-    if not any(word in raw for word in NARROWING):
-        yield _tidied({"additionalProperties": False, **typed} if is_object and _is_empty(typed) else typed)
+    yield _tidied({"additionalProperties": False, **typed} if is_object and _is_empty(typed) else typed)
     yield typed
-    yield _without(typed, {"pattern", "format", "patternProperties", "propertyNames"})
+    yield _without_uncertain(typed)
     yield {"type": "object"}
 
 
 def _is_empty(schema: Schema) -> bool:
     """`properties: {}` is how clients write a function without parameters; elsewhere it may mean any object."""
-    return isinstance(schema, dict) and schema.get("properties") == {} and "patternProperties" not in schema
+    if not isinstance(schema, dict) or _is_narrowed(schema):
+        return False
+    return schema.get("properties") == {} and "patternProperties" not in schema
+
+
+# --- Tidying ---------------------------------------------------------------------------------------------------------
 
 
 def _tidied(schema: Schema) -> Schema:
     """Closed where it is open by omission, and with bounds on whole numbers."""
+    return _tidy(schema, closing=not _builds_on_another(schema))
+
+
+def _tidy(schema: Schema, *, closing: bool) -> Schema:
     if not isinstance(schema, dict):
         return schema
-    tidy = {key: _inner(key, value) for key, value in schema.items()}
-    if isinstance(schema.get("properties"), dict) and schema["properties"] and "patternProperties" not in schema:
+    inner = partial(_tidy, closing=closing and not _is_shared(schema))
+    tidy = {key: _inner(key, value, inner) for key, value in schema.items()}
+    if closing and _is_open_by_omission(schema):
         tidy.setdefault("additionalProperties", False)
-    if schema.get("type") == "integer" and not BOUNDS & schema.keys():
+    if _is_whole(schema.get("type")) and not BOUNDS & schema.keys():
         tidy |= {"minimum": -EXACT, "maximum": EXACT}
     return tidy
 
 
-def _inner(key: str, value: Any) -> Any:
-    if key in ONE:
-        return _tidied(value)
-    if key in MANY and isinstance(value, list):
-        return [_tidied(item) for item in value]
-    if key in NAMED and isinstance(value, dict):
-        return {name: _tidied(item) for name, item in value.items()}
-    return value
+def _is_open_by_omission(schema: dict[str, Any]) -> bool:
+    named = isinstance(schema.get("properties"), dict) and schema["properties"]
+    return bool(named) and "patternProperties" not in schema and not _is_narrowed(schema)
 
 
-def _without(value: Any, keywords: set[str]) -> Any:
-    """The schema without these keywords, wherever they stand."""
+def _is_narrowed(schema: dict[str, Any]) -> bool:
+    """Whether several schemas speak of the value: closed, one could leave no value that fits another."""
+    voices = ("properties" in schema or "required" in schema, *(key in schema for key in ("anyOf", "oneOf", "$ref")))
+    return sum(voices) > 1 or bool(ALWAYS_NARROWING & schema.keys())
+
+
+def _is_shared(schema: dict[str, Any]) -> bool:
+    """Whether these several name properties, so that none of them knows all, however deep."""
+    beside = {key: schema[key] for key in IN_PLACE & schema.keys()}
+    return _is_narrowed(schema) and _mentions(beside, OF_PROPERTIES)
+
+
+def _builds_on_another(value: Any) -> bool:
+    """Whether an object is shared with one that stands elsewhere and is named by a reference: it could be any."""
     match value:
         case dict():
-            return {key: _without(inner, keywords) for key, inner in value.items() if key not in keywords}
+            if _is_shared(value) and _mentions(value, {"$ref"}):
+                return True
+            return any(map(_builds_on_another, value.values()))
         case list():
-            return [_without(inner, keywords) for inner in value]
+            return any(map(_builds_on_another, value))
+    return False
+
+
+def _mentions(value: Any, words: Set[str]) -> bool:
+    match value:
+        case dict():
+            return not words.isdisjoint(value) or any(_mentions(inner, words) for inner in value.values())
+        case list():
+            return any(_mentions(inner, words) for inner in value)
+    return False
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether all numbers of this type are whole ones."""
+    kinds = kind if isinstance(kind, list) else [kind]
+    return "integer" in kinds and "number" not in kinds
+
+
+# --- Walking ---------------------------------------------------------------------------------------------------------
+
+
+def _inner(key: str, value: Any, change: Callable[[Schema], Schema]) -> Any:
+    """A keyword's value with the schemas in it changed. What is no keyword's place holds no schema."""
+    if key in HOLDING:
+        return [change(item) for item in value] if isinstance(value, list) else change(value)
+    if key in NAMED and isinstance(value, dict):
+        return {name: change(item) for name, item in value.items()}
     return value
+
+
+def _without_uncertain(schema: Schema) -> Schema:
+    """The schema without keywords that may not compile; properties that are called like them stay."""
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key not in UNCERTAIN}
+    if isinstance(branches := kept.get("allOf"), list):
+        kept["allOf"] = [_without_uncertain(branch) for branch in branches]
+    return {key: _inner(key, value, _without_uncertain) for key, value in kept.items()}
