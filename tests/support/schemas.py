@@ -5,16 +5,28 @@ Small in what they ask for (short texts, few items), so that a small model comes
 
 from __future__ import annotations
 
+import json
 import random
 import string
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
+
+import jsonschema
 
 Schema = dict[str, Any]
 
 DEEPEST = 3
 """Levels of objects and arrays within each other."""
-PATTERNS = ("^[a-z]{2,6}$", "^(red|green|blue)$", "^[A-Z]{3}-[0-9]{2}$", "^\\d{3}$", "^[^\\s]{1,5}$", "^(ab?c){1,2}$")
+PATTERNS = (
+    "^[a-z]{2,6}$",
+    "^(red|green|blue)$",
+    "^[A-Z]{3}-[0-9]{2}$",
+    "^\\d{3}$",
+    "^[^\\s]{1,5}$",
+    "^(ab?c){1,2}$",
+    "^\\p{L}{2}$",
+)
 FORMATS = ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid")
 VALUES = ("Oslo", "北京", 'quo"te', "back\\slash", "new\nline", "", "émile", 7, -1, 2.5, True, None)
 
@@ -22,6 +34,14 @@ VALUES = ("Oslo", "北京", 'quo"te', "back\\slash", "new\nline", "", "émile", 
 def strict_schema(number: int) -> Schema:
     """The schema of this number: an object, as the strict subset wants its root."""
     return _Maker(random.Random(number)).root()
+
+
+def check_fits(value: Any, schema: Schema) -> None:
+    """Raises jsonschema.ValidationError. By a library that the grammar's compiler has nothing of, in two things helped:
+    Python's expressions know no \\p, and floats say that 0.29 is no multiple of 0.01."""
+    patterns_in_python = json.dumps(schema).replace("\\\\p{L}", "[^\\\\W\\\\d_]")
+    exact, wanted = (json.loads(text, parse_float=Decimal) for text in (json.dumps(value), patterns_in_python))
+    jsonschema.validate(exact, wanted, jsonschema.Draft202012Validator)
 
 
 class _Maker:
@@ -88,7 +108,8 @@ class _Maker:
         }
 
     def _number(self) -> Schema:
-        return {"type": "number", "minimum": 0, "maximum": self._dice.choice([1, 10.5])}
+        steps = self._dice.choice([{}, {"multipleOf": 0.1}, {"multipleOf": 0.01}])
+        return {"type": "number", "minimum": 0, "maximum": self._dice.choice([1, 10.5]), **steps}
 
     def _plain(self) -> Schema:
         return {"type": self._dice.choice(["boolean", "null", ["boolean", "null"], ["integer", "null"]])}
