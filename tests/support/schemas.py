@@ -102,10 +102,8 @@ class _Maker:
     def _integer(self) -> Schema:
         low = self._dice.randint(-50, 50)
         bounds = {"minimum": low, "maximum": low + self._dice.randint(5, 99)}
-        return {
-            "type": "integer",
-            **self._dice.choice([bounds, {"exclusiveMinimum": low}, {"multipleOf": 5, **bounds}]),
-        }
+        multiples = {"multipleOf": 5, "minimum": low, "maximum": max(5, bounds["maximum"])}
+        return {"type": "integer", **self._dice.choice([bounds, {"exclusiveMinimum": low}, multiples])}
 
     def _number(self) -> Schema:
         steps = self._dice.choice([{}, {"multipleOf": 0.1}, {"multipleOf": 0.01}])

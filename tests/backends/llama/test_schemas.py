@@ -128,6 +128,8 @@ def test_arguments_are_an_object_said_or_not() -> None:
         {"type": "object", "properties": {"a": {"not": {"type": "string"}}}},
         {"type": "object", "properties": {"a": {"type": "no such type"}}},
         {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}},
+        {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 5, "maximum": -11}}},
+        {"type": "object", "properties": {"a": {"type": "number", "multipleOf": 0.5, "exclusiveMaximum": 0}}},
     ],
 )
 def test_what_cannot_be_held_is_left_out_unless_it_is_promised(schema: Any) -> None:

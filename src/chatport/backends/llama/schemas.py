@@ -36,7 +36,7 @@ IN_PLACE: Final = frozenset({"allOf", "anyOf", "oneOf", "$ref", "if", "then", "e
 ALWAYS_NARROWING: Final = frozenset({"allOf", "if", "not", "dependentSchemas", "unevaluatedProperties"})
 OF_PROPERTIES: Final = frozenset({"properties", "$ref"})
 """With one of these, a schema may speak of properties that another one does not name."""
-UNCERTAIN: Final = frozenset({"pattern", "format", "patternProperties", "propertyNames"})
+UNCERTAIN: Final = frozenset({"pattern", "format", "patternProperties", "propertyNames", "multipleOf"})
 """Keywords that the compiler can take or not, depending on what they say."""
 
 LONGEST_CACHED: Final = 1 << 16
@@ -74,11 +74,27 @@ def _guided(raw: bytes, *, strict: bool, is_object: bool) -> str:
 
 
 def _checked(schema: Schema, *, strict: bool) -> str:
+    if _wants_multiples_below_zero(schema):
+        raise Uncompilable("'multipleOf' can't be held where only numbers below 0 are allowed")
     if isinstance(schema, dict):
         schema = {**schema, "x-guidance": {**LAYOUT, "lenient": not strict}}
     text = json.dumps(schema, ensure_ascii=False)
     compiled(f"start: %json {text}\n")
     return text
+
+
+def _wants_multiples_below_zero(value: Any) -> bool:
+    """The compiler takes such a schema, and knows no multiple below 0: the model would find nothing it may say."""
+    match value:
+        case {"multipleOf": int() | float(), "maximum": int() | float() as most} if most < 0:
+            return True
+        case {"multipleOf": int() | float(), "exclusiveMaximum": int() | float() as below} if below <= 0:
+            return True
+        case dict():
+            return any(map(_wants_multiples_below_zero, value.values()))
+        case list():
+            return any(map(_wants_multiples_below_zero, value))
+    return False
 
 
 def _weaker_and_weaker(given: Schema, *, is_object: bool) -> Iterator[Schema]:
