@@ -41,7 +41,6 @@ from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
 from chatport.store import Store, open_store
 from chatport.store.errors import StoreUnavailable
 from chatport.targets import Target
-from chatport.upstreams import open_upstreams
 from chatport.web.app import create_app
 from chatport.web.limits import HTTPLimits
 from chatport.web.server import LISTEN_BACKLOG, ServerSettings, run_server
@@ -263,6 +262,8 @@ async def open_model(entry: ModelConfig, config: Config, pools: Pools) -> tuple[
         case LlamaModel():
             model, backend = await open_llama(entry, config.home)
         case RoutedModel():
+            from chatport.upstreams import open_upstreams  # noqa: PLC0415  only where models are elsewhere
+
             model, backends = open_upstreams(entry, RELEASED, pools, os.environ)
             return relaxed(model, config), backends
     return relaxed(model, config), {entry.id: backend}

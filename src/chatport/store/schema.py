@@ -6,6 +6,8 @@ nothing here needs to look inside. Times are integers, Unix seconds.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -23,7 +25,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 HEAD = "0001"
 """The newest migration's revision, so that a database that has it, or nothing at all, is opened without Alembic."""
@@ -127,4 +132,8 @@ FIRST_ROWS: list[tuple[Table, dict[str, object]]] = [
 
 def insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that knows ON CONFLICT, which both databases spell alike and SQLAlchemy keeps in each one's room."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415  3 MB that a server on SQLite need not have
+
+    return postgresql.insert(table)

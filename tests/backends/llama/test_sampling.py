@@ -95,5 +95,7 @@ def test_no_seed_is_a_random_one_and_choices_differ() -> None:
 def test_a_grammar_and_what_it_stands_on_go_to_the_engine() -> None:
     held = body(shape=msgspec.structs.replace(PLAIN, grammar="start: A", preserved=["[TOOL_CALLS]"]))
     assert (held["grammar"], held["preserved_tokens"]) == ("start: A", ["[TOOL_CALLS]"])
-    assert held["timings_per_token"], "the reader may end the answer: tokens must be counted as they come"
+    assert "timings_per_token" not in held
+    calls = msgspec.structs.replace(PLAIN, reading=Reading(form=OURS, functions=True))
+    assert body(shape=calls)["timings_per_token"], "the reader may end the answer: tokens must be counted as they come"
     assert not {"grammar", "preserved_tokens"} & body().keys()

@@ -48,7 +48,7 @@ def made(name: str = "get_weather", text: str = '{"city": "Oslo"}', *, whole: bo
 
 def test_plain_text_needs_nothing() -> None:
     plain = shape()
-    assert plain.is_plain
+    assert not plain.must_count
     assert (plain.grammar, plain.preserved, plain.json) == (None, [], False)
 
 
@@ -151,7 +151,9 @@ def test_a_prompt_may_have_begun_the_thought() -> None:
     assert shape(using, reasoning_effort="high").reading.thinks_already
     assert not shape(using, reasoning_effort="none").reading.thinks_already
     assert shape(using).reading.thinking is not None
-    assert not shape(using).is_plain
+    assert shape(using).must_count
+    assert shape(tools=[WEATHER]).must_count
+    assert not shape(response_format=STRICT).must_count
 
 
 def test_control_tokens_that_must_be_seen() -> None:

@@ -63,7 +63,7 @@ def sampling(request: ChatRequest, prompt: Sequence[int], vocabulary: Vocabulary
         body["grammar"] = shape.grammar
     if shape.preserved:
         body["preserved_tokens"] = shape.preserved
-    if request.logprobs or request.stop_sequences or not shape.is_plain:
+    if request.logprobs or request.stop_sequences or shape.must_count:
         body["timings_per_token"] = True  # how many tokens were sampled is told with each
     if request.logprobs:
         body["n_probs"] = max(1, request.top_logprobs or 0)

@@ -55,9 +55,9 @@ class Shape(Struct, frozen=True, kw_only=True):
     """By the name of a strict function."""
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the answer is text and nothing else."""
-        return self.grammar is None and self.reading.thinking is None
+    def must_count(self) -> bool:
+        """Whether tokens must be counted as they come: the reader may end the answer, or thoughts be counted apart."""
+        return self.reading.functions or self.reading.customs or self.reading.thinking is not None
 
     def ended(self, calls: Sequence[Call]) -> FinishReason:
         """How an answer with these calls ended, where neither a limit nor a stop sequence cut it."""
