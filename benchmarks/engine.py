@@ -28,6 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ WATCHED_WAVES = 2
 
 FIRST_SERIAL = 1_000_000
 """Both sides count in numbers of seven digits: as many tokens."""
+
+
+SEVERAL_FRAMES = 16 * 1024
+"""Bytes that wake a client once it has its first token. It shares the cores with the model, and the bare engine has no
+client: woken for each token, it would cost as much as the server that is measured."""
 
 
 def prompt_text(serial: int) -> str:
@@ -223,14 +229,13 @@ class Ours:
 
     def wave(self, streams: int) -> Wave:
         self.serial += streams
-        return asyncio.run(self._wave(range(self.serial - streams, self.serial)))
-
-    async def _wave(self, serials: range) -> Wave:
+        serials = range(self.serial - streams, self.serial)
         start = time.perf_counter()
-        done = await asyncio.gather(*(self._one(serial, start) for serial in serials))
+        with ThreadPoolExecutor(streams) as clients:
+            done = list(clients.map(lambda serial: self._one(serial, start), serials))
         return Wave(sum(tokens for tokens, _ in done), time.perf_counter() - start, [first for _, first in done])
 
-    async def _one(self, serial: int, start: float) -> tuple[int, float]:
+    def _one(self, serial: int, start: float) -> tuple[int, float]:
         body = {
             "model": "m", "stream": True, "stream_options": {"include_usage": True},
             "temperature": temperature(self.exact), "max_tokens": NEW_TOKENS,
@@ -238,21 +243,20 @@ class Ours:
             "logit_bias": {str(token): -100 for token in END_TOKENS},
         }  # fmt: skip
         payload = json.dumps(body).encode()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
-            b"content-type: application/json\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b"
-            % (KEY.encode(), len(payload), payload)
-        )
-        first, tokens = 0.0, 0
-        async for line in reader:
-            if not first and b'"content":"' in line and b'"content":""' not in line:
-                first = time.perf_counter() - start
-            if line.startswith(b"data: {") and b'"choices":[]' in line:
-                tokens = json.loads(line[6:])["usage"]["completion_tokens"]
-        writer.close()
-        assert tokens, "the server's answer had no usage"
-        return tokens, first
+        first, answer = 0.0, b""
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+                b"content-type: application/json\r\nauthorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b"
+                % (KEY.encode(), len(payload), payload)
+            )
+            while data := client.recv(SEVERAL_FRAMES):
+                answer += data
+                if not first and b'"content":"' in answer.replace(b'"content":""', b""):
+                    first = time.perf_counter() - start
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, SEVERAL_FRAMES)
+        last = next(line for line in reversed(answer.splitlines()) if b'"choices":[]' in line)
+        return json.loads(last.removeprefix(b"data: "))["usage"]["completion_tokens"], first
 
     def close(self) -> list[float]:
         """Ends the server; its loop's lag in ms: p50, p99, max."""
