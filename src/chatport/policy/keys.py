@@ -57,6 +57,8 @@ class Caller(Struct, frozen=True):
     name: str
     admin: bool
     models: frozenset[str] | None
+    owner: str | None = None
+    keeps_content: bool | None = None
 
 
 class NewKey(Struct, frozen=True, kw_only=True):
@@ -185,7 +187,7 @@ class Keys:
 
 
 def _caller(row: KeyRow) -> Caller:
-    return Caller(row.id, row.name, row.admin, row.models)
+    return Caller(row.id, row.name, row.admin, row.models, row.owner, row.keeps_content)
 
 
 def _bearer(authorization: str | None) -> str | None:

@@ -26,6 +26,10 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     created_at: int
     expires_at: int | None = None
     revoked_at: int | None = None
+    owner: str | None = None
+    """Who it was given to; several keys may have one owner."""
+    keeps_content: bool | None = None
+    """Whether what it says is kept with its requests; None: as configured."""
 
 
 class KeyRows:
