@@ -38,10 +38,10 @@ async def test_no_models_is_not_all_models(store: Store) -> None:
 
 async def test_a_known_digest_keeps_its_row(store: Store) -> None:
     await store.keys.add(BARE)
-    before = await store.keys.revision()
+    before = (await store.revisions.current())["keys"]
     assert await store.keys.add(structs.replace(BARE, id="key_3", name="again")) == BARE
     assert await store.keys.all() == [BARE]
-    assert await store.keys.revision() == before
+    assert (await store.revisions.current())["keys"] == before
 
 
 async def test_two_programs_that_add_one_digest_agree_on_its_row(store_url: str, store: Store) -> None:
@@ -61,9 +61,9 @@ async def test_revoking_marks_once(store: Store) -> None:
 
 
 async def test_every_change_is_counted(store: Store) -> None:
-    revisions = [await store.keys.revision()]
+    revisions = [(await store.revisions.current())["keys"]]
     await store.keys.add(BARE)
-    revisions.append(await store.keys.revision())
+    revisions.append((await store.revisions.current())["keys"])
     await store.keys.revoke("key_2", 100)
-    revisions.append(await store.keys.revision())
+    revisions.append((await store.revisions.current())["keys"])
     assert revisions == sorted(set(revisions))

@@ -92,7 +92,7 @@ async def test_many_processes_may_open_a_new_database_at_once(empty_url: str) ->
         "from chatport.store import open_store\n"
         "async def main():\n"
         "    async with open_store(sys.argv[1]) as store:\n"
-        "        print(await store.keys.revision())\n"
+        "        print((await store.revisions.current())['keys'])\n"
         "asyncio.run(main())\n"
     )
     processes = [

@@ -8,10 +8,8 @@ from msgspec import Struct, json, structs
 from sqlalchemy import Connection, Row, select, update
 
 from chatport.store.database import Database
-from chatport.store.schema import insert, keys, revisions
-
-TOPIC = "keys"
-"""The row of `revisions` that counts every change of a key."""
+from chatport.store.revisions import count_change
+from chatport.store.schema import insert, keys
 
 
 class KeyRow(Struct, frozen=True, kw_only=True):
@@ -53,7 +51,7 @@ class KeyRows:
         def work(connection: Connection) -> KeyRow:
             new = insert(connection, keys).values(_columns(row)).on_conflict_do_nothing(index_elements=["digest"])
             if connection.execute(new).rowcount:
-                _count_change(connection)
+                count_change(connection, "keys")
             return _key(connection.execute(select(keys).where(keys.c.digest == row.digest)).one())
 
         kept = await self._database.write(work)
@@ -66,23 +64,10 @@ class KeyRows:
         def work(connection: Connection) -> None:
             mark = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
             if connection.execute(mark).rowcount:
-                _count_change(connection)
+                count_change(connection, "keys")
 
         await self._database.write(work)
         self._changed()
-
-    async def revision(self) -> int:
-        """Changes with every change of a key, by whichever process."""
-
-        def work(connection: Connection) -> int:
-            found = connection.execute(select(revisions.c.revision).where(revisions.c.topic == TOPIC))
-            return int(found.scalar_one())
-
-        return await self._database.read(work)
-
-
-def _count_change(connection: Connection) -> None:
-    connection.execute(update(revisions).where(revisions.c.topic == TOPIC).values(revision=revisions.c.revision + 1))
 
 
 def _columns(row: KeyRow) -> dict[str, object]:

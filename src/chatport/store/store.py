@@ -18,6 +18,7 @@ from chatport.store.errors import StoreMisconfigured
 from chatport.store.keys import KeyRows
 from chatport.store.migrate import migrate, revision
 from chatport.store.replays import ReplayRows
+from chatport.store.revisions import Revisions
 from chatport.store.schema import HEAD
 from chatport.store.sqlite import Durability, SqliteDatabase
 
@@ -37,6 +38,7 @@ class Store:
         self._changed = asyncio.Event()
         self._callbacks: list[OnChange] = []
         self._watching: asyncio.Task[None] | None = None
+        self.revisions = Revisions(database)
         self.keys = KeyRows(database, self._changed.set)
         self.completions = CompletionRows(database)
         self.replays = ReplayRows(database)
@@ -49,7 +51,7 @@ class Store:
             if await database.read(revision) != HEAD:
                 await database.write(migrate)
             store = cls(database)
-            seen = await store.keys.revision()
+            seen = await store.revisions.current()
         except BaseException:
             await database.close()
             raise
@@ -57,15 +59,15 @@ class Store:
         return store
 
     def watch(self, callback: OnChange) -> Callable[[], None]:
-        """Awaits the callback whenever keys have changed since the store was opened: at once where the change was made
-        here, within a second where another process made it. One that fails is called again. Returns
-        what ends it."""
+        """Awaits the callback whenever keys, or the rules of the account, have changed since the store was opened: at
+        once where the change was made here, within a second where another process made it. One that fails is called
+        again. Returns what ends it."""
         self._callbacks.append(callback)
         return lambda: self._callbacks.remove(callback)
 
     async def ping(self) -> None:
         """Returns when the database answers; raises StoreUnavailable when it does not."""
-        await self.keys.revision()
+        await self.revisions.current()
 
     async def close(self) -> None:
         """Carries out what was asked for and gives everything back. Idempotent."""
@@ -75,7 +77,7 @@ class Store:
                 await self._watching
         await self._database.close()
 
-    async def _watch(self, seen: int) -> None:
+    async def _watch(self, seen: dict[str, int]) -> None:
         failing = False
         while True:
             with suppress(TimeoutError):
@@ -87,12 +89,12 @@ class Store:
                 failing = False
             except Exception as exc:  # the watch outlives whatever goes wrong in it: a revoked key must be noticed
                 if not failing:
-                    log.error("changes of keys can't be followed for now", exc_info=exc)
+                    log.error("changes of keys and rules can't be followed for now", exc_info=exc)
                 failing = True
 
-    async def _tell(self, seen: int) -> int:
-        """Calls back if the keys' revision is not `seen`; returns the revision that everybody has seen then."""
-        found = await self.keys.revision()
+    async def _tell(self, seen: dict[str, int]) -> dict[str, int]:
+        """Calls back if the revisions are not `seen`; returns those that everybody has seen then."""
+        found = await self.revisions.current()
         if found != seen:
             for callback in tuple(self._callbacks):
                 await callback()
