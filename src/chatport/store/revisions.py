@@ -29,6 +29,6 @@ class Revisions:
         query = select(revisions.c.topic, revisions.c.revision).where(revisions.c.topic.in_(WATCHED))
 
         def work(connection: Connection) -> dict[str, int]:
-            return {topic: revision for topic, revision in connection.execute(query)}
+            return {str(topic): int(revision) for topic, revision in connection.execute(query)}
 
         return await self._database.read(work)
