@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection
+from msgspec import Struct
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -41,9 +43,36 @@ def driver_errors() -> Iterator[None]:
     """Turns a driver's errors into StoreUnavailable. A violated constraint is a mistake of ours and stays as it is."""
     try:
         yield
-    except IntegrityError:
+    except (IntegrityError, sqlite3.IntegrityError):
         raise
     except DBAPIError as exc:
         raise StoreUnavailable(f"{type(exc.orig).__name__}: {exc.orig}") from exc
-    except (PoolTimeout, OSError) as exc:
+    except (PoolTimeout, OSError, sqlite3.Error) as exc:
         raise StoreUnavailable(f"{type(exc).__name__}: {exc}") from exc
+
+
+def run_many(connection: Connection, statement: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Runs a statement once for each of the rows, inside of the connection's transaction. Parameters: `:name`."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        _sqlite(connection).executemany(statement, rows)
+    else:
+        connection.execute(text(statement), rows)
+
+
+def rows_of(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """The rows that a statement gives, in the same way."""
+    if connection.dialect.name == "sqlite":
+        return _sqlite(connection).execute(statement, parameters).fetchall()
+    return connection.execute(text(statement), parameters).all()
+
+
+def insertion(table: str, row: type[Struct]) -> str:
+    """The statement that inserts a struct whose fields are the table's columns. The names are our own."""
+    names = row.__struct_fields__
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"  # noqa: S608
+
+
+def _sqlite(connection: Connection) -> sqlite3.Connection:
+    return cast("sqlite3.Connection", connection.connection.driver_connection)

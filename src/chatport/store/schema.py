@@ -51,9 +51,12 @@ class PlainText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        if value is None:
-            return None
-        return value.replace("\0", "\ufffd").encode(errors="replace").decode()
+        return None if value is None else plain(value)
+
+
+def plain(value: str) -> str:
+    """The text as it is kept and looked up."""
+    return value.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 Sequence = BigInteger().with_variant(Integer, "sqlite")

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from chatport.store.completions import CompletionRows
 from chatport.store.database import Database
 from chatport.store.errors import StoreMisconfigured
+from chatport.store.journal import Journal
 from chatport.store.keys import KeyRows
 from chatport.store.migrate import migrate, revision
 from chatport.store.replays import ReplayRows
@@ -41,6 +42,7 @@ class Store:
         self.revisions = Revisions(database)
         self.keys = KeyRows(database, self._changed.set)
         self.completions = CompletionRows(database)
+        self.journal = Journal(database)
         self.replays = ReplayRows(database)
 
     @classmethod
