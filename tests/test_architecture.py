@@ -28,7 +28,9 @@ RANK = {
     "delivery": 3,
     "pipeline": 3,
     "web": 4,
+    "opening": 5,
     "upstreams": 5,
+    "settings": 5,
     "reloading": 5,
     "runtime": 5,
     "cli": 6,
@@ -36,9 +38,16 @@ RANK = {
 }
 """A module imports only from rooms of lower rank, or from its own. `chatport` itself (its version) is open to all."""
 
-NEIGHBOURS = {("pipeline", "delivery"), ("pipeline", "attempts"), ("runtime", "upstreams"), ("runtime", "reloading")}
+NEIGHBOURS = {
+    ("pipeline", "delivery"),
+    ("pipeline", "attempts"),
+    ("runtime", "opening"),
+    ("opening", "upstreams"),
+    ("runtime", "settings"),
+    ("runtime", "reloading"),
+}
 """Of one rank, and yet one may know the other: the pipeline's last stage lives in a file of its own, so does the
-making of upstreams."""
+making of models from their settings, and of upstreams."""
 
 LINES = 600
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(?:work|home|root|Users)/[\w.-]+")

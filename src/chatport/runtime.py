@@ -1,7 +1,7 @@
 """Builds, owns and closes everything long-lived: the whole wiring of the house is read here.
 
-Only this file and the CLI read the Config; every other room gets plain values. What is opened is closed in reverse
-order, also when a later line fails.
+Only this file, its parts (opening.py, upstreams.py, settings.py, reloading.py) and the CLI read the Config; every other
+room gets plain values. What is opened is closed in reverse order, also when a later line fails.
 """
 
 from __future__ import annotations
@@ -9,27 +9,23 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import hashlib
 import logging
-import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import structs
 
-from chatport import __version__
 from chatport.attempts import Attempts
-from chatport.backends import scripted
 from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
-from chatport.config import Config, ConfigError, LlamaModel, ModelConfig, RoutedModel, ScriptedModel, ServerConfig
+from chatport.config import Config, ConfigError, ModelConfig
+from chatport.opening import ON_DEMAND, open_model, open_on_demand
 from chatport.pipeline import Pace, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Keys
@@ -38,19 +34,15 @@ from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
+from chatport.settings import server_settings, web_settings
 from chatport.store import Store, open_store
 from chatport.store.errors import StoreUnavailable
-from chatport.targets import Target
 from chatport.web.app import create_app
-from chatport.web.limits import HTTPLimits
-from chatport.web.server import LISTEN_BACKLOG, ServerSettings, run_server
-from chatport.web.site import WebSettings
-from chatport.wire.decode import DecodeLimits
+from chatport.web.server import LISTEN_BACKLOG, run_server
 from chatport.wire.errors import ApiError, InvalidRequest, Unavailable
 
 if TYPE_CHECKING:
-    from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings
-    from chatport.backends.on_demand.shelf import ShelvedModel
+    from chatport.backends.on_demand.backend import OnDemandBackend
 
 if sys.platform != "win32":
     import uvloop
@@ -60,12 +52,6 @@ PRUNE_EVERY = 600.0
 
 LIST_EVERY = 600.0
 """Seconds between two looks at the models that an upstream lists."""
-
-RELEASED = 1_795_392_000
-"""Unix seconds of this program's first release: `created` of a model that is no file."""
-
-ON_DEMAND = "on demand"
-"""The key, among the backends, of the one for models that nobody configured; no model's id holds a space."""
 
 log = logging.getLogger("chatport")
 
@@ -96,7 +82,7 @@ class Runtime:
         self.store = store
         self.keys = keys
         self.pools = pools
-        self.on_demand = open_on_demand(config, self._serve_also) if serves_on_demand(config) else None
+        self.on_demand = open_on_demand(config, self._serve_also)
         self.catalog = Catalog((), look=self.on_demand.look if self.on_demand else None)
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
@@ -202,8 +188,8 @@ class Runtime:
             except ApiError as error:
                 log.warning("the models of %s can't be listed: %s", family.id, error.message)
 
-    def _serve_also(self, found: Collection[ShelvedModel], settings: OnDemandSettings) -> None:
-        self.catalog.serve_also(on_demand_model(model, settings) for model in found)
+    def _serve_also(self, models: Iterable[Model]) -> None:
+        self.catalog.serve_also(models)
 
     async def prune(self) -> None:
         """Sweeps now and then, for as long as the server runs; a store that does not answer is tried again."""
@@ -254,141 +240,6 @@ async def watched(on_demand: OnDemandBackend) -> AsyncIterator[None]:
         await on_demand.close()
 
 
-async def open_model(entry: ModelConfig, config: Config, pools: Pools) -> tuple[Model, dict[str, Backend]]:
-    """A model as the configuration describes it, and the backends that answer for it, by their targets' name."""
-    match entry:
-        case ScriptedModel():
-            model, backend = open_scripted(entry)
-        case LlamaModel():
-            model, backend = await open_llama(entry, config.home)
-        case RoutedModel():
-            from chatport.upstreams import open_upstreams  # noqa: PLC0415  only where models are elsewhere
-
-            model, backends = open_upstreams(entry, RELEASED, pools, os.environ)
-            return relaxed(model, config), backends
-    return relaxed(model, config), {entry.id: backend}
-
-
-def relaxed(model: Model, config: Config) -> Model:
-    """With `strict = "report"`, targets take unknown fields: upstreams see them, what is inside ignores them."""
-    if config.server.strict == "enforce":
-        return model
-    taking = tuple(
-        structs.replace(target, extra_params="forward" if target.remote else "drop")
-        if target.extra_params == "reject"
-        else target
-        for target in model.targets
-    )
-    return structs.replace(model, targets=taking)
-
-
-def open_scripted(entry: ScriptedModel) -> tuple[Model, Backend]:
-    backend = scripted.ScriptedBackend(entry.reply, delay_ms=entry.delay_ms, fail_status=entry.fail_status)
-    target = Target(
-        id=entry.id,
-        backend=entry.id,
-        model=entry.id,
-        features=scripted.FEATURES,
-        fingerprint=fingerprint(msgspec.json.encode(entry)),
-    )
-    return described(entry, target, RELEASED), backend
-
-
-async def open_llama(entry: LlamaModel, home: Path) -> tuple[Model, Backend]:
-    """Loads the model: seconds, during which nothing else runs in this process (engine.md, pitfall 2)."""
-    from chatport.backends.llama import FEATURES, LlamaBackend, LlamaSettings  # noqa: PLC0415  loads the engine
-    from chatport.backends.llama.installed import resolve  # noqa: PLC0415  only where a model file is wanted
-
-    path = resolve(entry.path, home)
-    backend = await LlamaBackend.open(
-        LlamaSettings(
-            path=path,
-            slots=entry.slots,
-            context=entry.context,
-            threads=entry.threads,
-            queue=entry.queue,
-            system_prompt=entry.system_prompt,
-            gpu_layers=entry.gpu_layers,
-            chat_template=None if entry.chat_template is None else Path(entry.chat_template),
-            tool_format=None if entry.tool_format == "auto" else entry.tool_format,
-            default_max_tokens=entry.default_max_tokens,
-        )
-    )
-    target = Target(
-        id=entry.id,
-        backend=entry.id,
-        model=entry.id,
-        features=FEATURES,
-        fingerprint=backend.fingerprint,
-        context=backend.context_length,
-    )
-    return described(entry, target, int(path.stat().st_mtime)), backend
-
-
-def serves_on_demand(config: Config) -> bool:
-    """Whether model files that nobody configured are served: their processes need pipes that Windows does not have."""
-    return config.on_demand.enabled and sys.platform != "win32"
-
-
-def open_on_demand(
-    config: Config, on_change: Callable[[Collection[ShelvedModel], OnDemandSettings], None]
-) -> OnDemandBackend:
-    """What is in the folder of models beside those that are configured."""
-    from chatport.backends.llama.installed import resolve  # noqa: PLC0415  as above
-    from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings  # noqa: PLC0415
-
-    names = {name for entry in config.models for name in (entry.id, *entry.aliases)}
-    files = {resolve(entry.path, config.home).absolute() for entry in config.models if isinstance(entry, LlamaModel)}
-    entry = config.on_demand
-    settings = OnDemandSettings(
-        idle_seconds=entry.idle_seconds,
-        load_seconds=entry.load_seconds,
-        wait_seconds=entry.wait_seconds,
-        max_loaded=entry.max_loaded,
-        max_memory=entry.max_memory_bytes,
-        context=entry.context,
-        slots=entry.slots,
-        threads=entry.threads,
-        gpu_layers=entry.gpu_layers,
-    )
-
-    def wanted(model: ShelvedModel) -> bool:
-        return model.name not in names and model.path.absolute() not in files
-
-    return OnDemandBackend(config.home, settings, wanted, lambda found: on_change(found, settings))
-
-
-def on_demand_model(model: ShelvedModel, settings: OnDemandSettings) -> Model:
-    """A model file as the catalog has it; loaded or not makes no difference there."""
-    run = msgspec.structs.replace(settings.for_model(model), path=Path(model.digest))
-    target = Target(
-        id=model.name,
-        backend=ON_DEMAND,
-        model=model.name,
-        features=model.features,
-        fingerprint=fingerprint(msgspec.json.encode(run, enc_hook=str)),
-        context=None if model.fault else settings.window(model),
-    )
-    return described(LlamaModel(id=model.name, path=str(model.path)), target, model.changed_ns // 1_000_000_000)
-
-
-def described(entry: LlamaModel | ScriptedModel, target: Target, created: int) -> Model:
-    return Model(
-        id=entry.id,
-        aliases=entry.aliases,
-        targets=(target,),
-        created=created,
-        owned_by=entry.owned_by,
-        context_length=target.context,
-        capabilities=tuple(sorted(target.features)),
-    )
-
-
-def fingerprint(description: bytes) -> str:
-    """`fp_…`: the same as long as the description and the program are."""
-    return "fp_" + hashlib.sha256(description + __version__.encode()).hexdigest()[:10]
-
-
 async def serve(
     config: Config,
     sock: socket.socket,
@@ -430,35 +281,6 @@ def _obey_hangup(runtime: Runtime) -> None:
         task.add_done_callback(reloading.discard)
 
     loop.add_signal_handler(signal.SIGHUP, hangup)
-
-
-def web_settings(config: Config) -> WebSettings:
-    server = config.server
-    return WebSettings(
-        max_body_bytes=server.max_body_bytes,
-        decode_limits=DecodeLimits(max_depth=server.max_json_depth, max_messages=server.max_messages),
-        cors_origins=server.cors_origins,
-        keep_unknown=server.strict == "report" or any(takes_unknown(model) for model in config.models),
-    )
-
-
-def takes_unknown(model: ModelConfig) -> bool:
-    """Whether a target of the model takes fields that the contract does not know."""
-    return isinstance(model, RoutedModel) and any(target.extra_params != "reject" for target in model.targets)
-
-
-def server_settings(server: ServerConfig) -> ServerSettings:
-    limits = HTTPLimits(
-        max_header_bytes=server.max_header_bytes,
-        max_body_bytes=server.max_body_bytes,
-        header_seconds=server.header_seconds,
-        body_seconds=server.body_seconds,
-        idle_seconds=server.idle_seconds,
-        max_connections=server.max_connections,
-    )
-    return ServerSettings(
-        drain_seconds=server.drain_seconds, limits=limits, tls_cert=server.tls_cert, tls_key=server.tls_key
-    )
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:

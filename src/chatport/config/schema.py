@@ -252,7 +252,8 @@ of this size may be made for. A file that configures the model may ask for them.
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """All that is set, with defaults filled in. Only `runtime.py` and the CLI read it; all others get plain values."""
+    """All that is set, with defaults filled in. Only the runtime, with its parts, and the CLI read it;
+    all others get plain values."""
 
     server: ServerConfig = ServerConfig()
     store: StoreConfig = StoreConfig()

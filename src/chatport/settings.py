@@ -1,0 +1,38 @@
+"""What the web room is told of the configuration, in its own words."""
+
+from __future__ import annotations
+
+from chatport.config import Config, ModelConfig, RoutedModel, ServerConfig
+from chatport.web.limits import HTTPLimits
+from chatport.web.server import ServerSettings
+from chatport.web.site import WebSettings
+from chatport.wire.decode import DecodeLimits
+
+
+def web_settings(config: Config) -> WebSettings:
+    server = config.server
+    return WebSettings(
+        max_body_bytes=server.max_body_bytes,
+        decode_limits=DecodeLimits(max_depth=server.max_json_depth, max_messages=server.max_messages),
+        cors_origins=server.cors_origins,
+        keep_unknown=server.strict == "report" or any(takes_unknown(model) for model in config.models),
+    )
+
+
+def takes_unknown(model: ModelConfig) -> bool:
+    """Whether a target of the model takes fields that the contract does not know."""
+    return isinstance(model, RoutedModel) and any(target.extra_params != "reject" for target in model.targets)
+
+
+def server_settings(server: ServerConfig) -> ServerSettings:
+    limits = HTTPLimits(
+        max_header_bytes=server.max_header_bytes,
+        max_body_bytes=server.max_body_bytes,
+        header_seconds=server.header_seconds,
+        body_seconds=server.body_seconds,
+        idle_seconds=server.idle_seconds,
+        max_connections=server.max_connections,
+    )
+    return ServerSettings(
+        drain_seconds=server.drain_seconds, limits=limits, tls_cert=server.tls_cert, tls_key=server.tls_key
+    )
