@@ -26,6 +26,7 @@ RANK = {
     "backends": 2,
     "attempts": 3,
     "delivery": 3,
+    "envelopes": 3,
     "pipeline": 3,
     "web": 4,
     "opening": 5,
@@ -41,6 +42,9 @@ RANK = {
 NEIGHBOURS = {
     ("pipeline", "delivery"),
     ("pipeline", "attempts"),
+    ("pipeline", "envelopes"),
+    ("envelopes", "attempts"),
+    ("envelopes", "delivery"),
     ("runtime", "opening"),
     ("opening", "upstreams"),
     ("runtime", "settings"),

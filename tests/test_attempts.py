@@ -10,7 +10,8 @@ import pytest
 
 from chatport.attempts import Attempts, Trail
 from chatport.backends.scripted import ScriptedBackend
-from chatport.pipeline import Call, envelope, stream_grammar
+from chatport.envelopes import envelope, stream_grammar
+from chatport.pipeline import Call
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller
 from chatport.policy.routing import Routing
@@ -26,6 +27,7 @@ from chatport.wire.errors import (
     Unavailable,
     Unsupported,
 )
+from support.accounts import meter
 
 CALLER = Caller("key_1", "test", admin=False, models=None)
 
@@ -73,7 +75,7 @@ class World:
     async def ask(self, *, stream: bool = False, **fields: Any) -> tuple[str, Trail]:
         """What was answered, and what happened."""
         call = self.call(**fields)
-        journey = self.attempts.plan(self.catalog.find(call.request, CALLER), call)
+        journey = self.attempts.plan(self.catalog.find(call.request, CALLER), call, meter())
         if not stream:
             _, answer = await self.attempts.complete(journey)
             return str(answer.choices[0].message.content), call.trail
@@ -198,7 +200,9 @@ async def test_fallback_models(stream: bool) -> None:
 async def test_a_fallback_answers_under_its_own_name() -> None:
     world = World(model("a", fallbacks=("other",)), model("b", name="other"), a=Failing("a", DOWN), b=Failing("b"))
     call = world.call()
-    route, _ = await world.attempts.complete(world.attempts.plan(world.catalog.find(call.request, CALLER), call))
+    route, _ = await world.attempts.complete(
+        world.attempts.plan(world.catalog.find(call.request, CALLER), call, meter())
+    )
     assert envelope(route).model == "other"
 
 

@@ -14,16 +14,18 @@ import pytest
 from chatport.attempts import Attempts
 from chatport.backends.scripted import ScriptedBackend
 from chatport.delivery import Headers
-from chatport.pipeline import Call, Pace, Pipeline
+from chatport.pipeline import Call, Pace, Pipeline, Stages
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
+from chatport.policy.strictness import UnknownFields
 from chatport.store import open_store
 from chatport.targets import EVERY_FEATURE, Feature, Target
 from chatport.wire.decode import decode_request
 from chatport.wire.errors import ApiError, InvalidRequest, ModelNotFound, NotFound, Unavailable, Unsupported
+from support.accounts import ledger_over
 from support.stream_rules import check_stream
 
 Ask = Callable[..., Call]
@@ -117,7 +119,14 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             callers.append(keys.authenticate(f"Bearer {key.key}", time.time()))
         models = [model(name) for name in backends()]
         attempts = Attempts(Catalog(models), backends(), Routing())
-        pipeline = Pipeline(attempts, Replays(store.replays), StoredCompletions(store.completions))
+        stages = Stages(
+            unknown_fields=UnknownFields(),
+            attempts=attempts,
+            ledger=ledger_over(store),
+            replays=Replays(store.replays),
+            stored=StoredCompletions(store.completions),
+        )
+        pipeline = Pipeline(stages)
         yield House(pipeline, *callers)
 
 

@@ -2,6 +2,8 @@
 
     the model's targets, in the order of `policy/routing.py` → those of its fallbacks → again, after a short sleep
 
+Each attempt is covered by the account before it is sent.
+
 A client's error ends it at once. What happened is in the `Trail`, for headers and log.
 """
 
@@ -13,17 +15,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chatport.backends.base import Backend
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.extras import refuse_unknown, request_for
 from chatport.policy.features import refuse_unsupported
+from chatport.policy.meter import Going, Meter
 from chatport.policy.routing import Routing, wait_before
 from chatport.targets import Bound, Target
-from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
-from chatport.wire.errors import ApiError, InvalidRequest, RetryLater, Unavailable, UpstreamFailed
-from chatport.wire.stream import CUT_SHORT, StreamNormaliser
+from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest, Usage
+from chatport.wire.errors import ApiError, InternalError, InvalidRequest, RetryLater, Unavailable, UpstreamFailed
+from chatport.wire.stream import CUT_SHORT, NO_USAGE, StreamNormaliser
 
 FULL_RETRY = 1.0
 """Seconds a client is asked to wait when every target has as many requests as it may."""
@@ -77,11 +80,13 @@ Place = tuple[Model, Target]
 class Journey:
     """A request on its way: where it may still go, and what it has met so far."""
 
-    def __init__(self, model: Model, places: list[Place], call: Asked, began: float) -> None:
+    def __init__(self, model: Model, places: list[Place], call: Asked, meter: Meter, began: float) -> None:
         self.model = model
         self.places = places
         """Of this round, best first."""
         self.call = call
+        self.meter = meter
+        """Its part of the account."""
         self.began = began
         self.again: list[Place] = []
         """Of the next round: where what failed may pass."""
@@ -109,6 +114,13 @@ class Answer(Struct, frozen=True):
     grammar: StreamNormaliser
     first: list[ChatChunk]
     rest: AsyncIterator[ChatChunk]
+
+    @property
+    def usage(self) -> Usage:
+        """What it used, once it has ended. Raises InternalError where the backend has not said it."""
+        if self.grammar.usage is None:
+            raise InternalError(NO_USAGE)
+        return self.grammar.usage
 
     async def chunks(self) -> AsyncGenerator[ChatChunk, None]:
         """All of it, as a client may see it. Raises ApiError when it breaks."""
@@ -138,7 +150,7 @@ class Attempts:
         self._clock = clock
         self._sleep = sleep
 
-    def plan(self, model: Model, call: Asked) -> Journey:
+    def plan(self, model: Model, call: Asked, meter: Meter) -> Journey:
         """Where the request may go. Raises what refuses it, when no target can honour all of it."""
         now = self._clock()
         places = self._able(model, call.request, now)
@@ -146,7 +158,7 @@ class Attempts:
             fallback = self.catalog.by_id(name)
             with suppress(InvalidRequest):
                 places += self._able(fallback, call.request, now)
-        return Journey(model, places, call, now)
+        return Journey(model, places, call, meter, now)
 
     def _able(self, model: Model, request: ChatRequest, now: float) -> list[Place]:
         """The model's targets that can honour the request, best first. Raises the first refusal when none can."""
@@ -207,7 +219,7 @@ class Attempts:
             while journey.places:
                 route = await self._route(journey, journey.places.pop(0))
                 if route is not None:
-                    return route
+                    return await self._covered(journey, route)
             await self._next_round(journey)
 
     async def _route(self, journey: Journey, place: Place) -> Route | None:
@@ -228,8 +240,26 @@ class Attempts:
         if target.remote:
             trail.target = target.id
             trail.fallback = model.id if model is not journey.model else None
-        journey.route = Route(model, target, backend, request, bound)
-        return journey.route
+        return Route(model, target, backend, request, bound)
+
+    async def _covered(self, journey: Journey, route: Route) -> Route:
+        """The route, when the account has room for it; asked for less where less is what it can pay for. Raises what
+        the account says no with."""
+        going = Going(
+            model=route.model.id,
+            target=route.target.id,
+            bound=route.bound,
+            choices=route.request.choices,
+            attempt=journey.call.trail.attempts,
+        )
+        output = await journey.meter.cover(going)
+        if output is not None:
+            each = output // route.request.choices
+            request = structs.replace(route.request, max_completion_tokens=each, max_tokens=None)
+            bound = structs.replace(await route.backend.bound(route.target, request), clamped=each)
+            route = structs.replace(route, request=request, bound=bound)
+        journey.route = route
+        return route
 
     async def _next_round(self, journey: Journey) -> None:
         """Everything was tried: sleeps, and tries again what may pass. Raises the journey's error otherwise."""
@@ -249,6 +279,7 @@ class Attempts:
     def _failed(self, journey: Journey, route: Route, error: ApiError) -> None:
         """Notes a failure. Raises it when it is the client's."""
         self._routing.failed(route.target, error, self._clock())
+        journey.meter.failed(error)
         if isinstance(error, InvalidRequest):
             raise error
         journey.met((route.model, route.target), error)

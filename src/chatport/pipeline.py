@@ -1,7 +1,8 @@
 """One request, top to bottom: the only place where policy and backends meet.
 
     decoded request → the model it names → what that model can't do → an earlier reply to the same Idempotency-Key →
-    the most it can cost → a backend → chunks held to the grammar → frames or one JSON body → stored, kept for replay
+    the most it can cost, held in the account → a backend → chunks held to the grammar, and to what the account pays for
+    → posted → stored, kept for replay → frames or one JSON body
 
 Everything up to the first real chunk raises, and `web/` makes a clean HTTP error of it; later errors travel in the
 stream (`delivery.py`). Cancelling the task that runs `run` is how a client leaves: every stage is a context that frees
@@ -11,23 +12,25 @@ what it holds on the way out.
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from secrets import token_hex
 
-from msgspec import Struct, field, json, structs
+from msgspec import Struct, field, json
 
-from chatport.attempts import Attempts, Journey, Route, Trail
-from chatport.delivery import EVENT_STREAM, JSON, STREAM_HEADERS, Delivery, Headers, Sink, as_api_error
+from chatport.attempts import Answer, Attempts, Journey, Route, Trail
+from chatport.delivery import EVENT_STREAM, JSON, Delivery, Sink, as_api_error
+from chatport.envelopes import REPLAYED, envelope, head, in_envelope, stream_grammar
+from chatport.policy.budgets import Payer
 from chatport.policy.keys import Caller
+from chatport.policy.ledger import Ledger
+from chatport.policy.meter import Meter, Metered
+from chatport.policy.owners import Owners
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.wire import sse
-from chatport.wire.chat import ChatCompletion, ChatRequest
-from chatport.wire.stream import Aggregator, Envelope, StreamNormaliser
-
-API_VERSION = b"2020-10-01"
-"""`openai-version`, as the original sends it (contract.md §11)."""
+from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.stream import Aggregator
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -44,6 +47,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """`time.perf_counter()` when the head was read."""
     trail: Trail = field(default_factory=Trail)
     """What happens to it, filled in on the way."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether the server itself ends it; a cancellation says otherwise that the client has left."""
 
 
 class Pace(Struct, frozen=True, kw_only=True):
@@ -55,19 +60,23 @@ class Pace(Struct, frozen=True, kw_only=True):
     """Between signs of life after that."""
 
 
+class Stages(Struct, frozen=True, kw_only=True):
+    """What a request passes on its way."""
+
+    unknown_fields: UnknownFields
+    attempts: Attempts
+    ledger: Ledger
+    replays: Replays
+    stored: StoredCompletions
+
+
 class Pipeline:
-    def __init__(
-        self,
-        attempts: Attempts,
-        replays: Replays,
-        stored: StoredCompletions,
-        pace: Pace = Pace(),  # noqa: B008  frozen
-        unknown_fields: UnknownFields | None = None,
-    ) -> None:
-        self.attempts = attempts
-        self.unknown_fields = unknown_fields or UnknownFields()
-        self.replays = replays
-        self.stored = stored
+    def __init__(self, stages: Stages, pace: Pace = Pace()) -> None:  # noqa: B008  frozen
+        self.unknown_fields = stages.unknown_fields
+        self.attempts = stages.attempts
+        self.ledger = stages.ledger
+        self.replays = stages.replays
+        self.stored = stages.stored
         self.pace = pace
 
     async def run(self, call: Call, sink: Sink) -> None:
@@ -75,7 +84,8 @@ class Pipeline:
         await self.attempts.catalog.look_for(call.request.model)
         model = self.attempts.catalog.find(call.request, call.caller)
         self.unknown_fields.note(call.caller, call.request)
-        journey = self.attempts.plan(model, call)
+        meter = Meter(self.ledger, metered(call, self.ledger.owners))
+        journey = self.attempts.plan(model, call, meter)
         if call.idempotency_key is None:
             await self._answer(call, journey, None, sink)
             return
@@ -86,25 +96,40 @@ class Pipeline:
                 await self._answer(call, journey, claim, sink)
 
     async def _answer(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
-        if call.request.stream:
-            await self._stream(call, journey, claim, sink)
-        else:
-            await self._complete(call, journey, claim, sink)
+        async with journey.meter:
+            if call.request.stream:
+                await self._stream(call, journey, claim, sink)
+            else:
+                await self._complete(call, journey, claim, sink)
 
     async def _complete(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
-        route, answer = await self.attempts.complete(journey)
+        route, answer = await self._whole(call, journey)
+        await journey.meter.settle(answer.usage)
         completion = in_envelope(answer, envelope(route))
         if call.request.store:
             completion = await self.stored.save(call.caller, completion, call.request)
         body = json.encode(completion)
         if claim is not None:
             await claim.keep(JSON.decode(), body)
-        await sink.whole(head(call, JSON, route, length=len(body)), body)
+        await sink.whole(head(call.received, JSON, route, length=len(body)), body)
+
+    async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
+        """The answer as a whole; collected from a stream where the account may have to cut it."""
+        if not journey.meter.must_be_cut(journey.model.id):
+            return await self.attempts.complete(journey)
+        whole = Aggregator()
+        async with (
+            self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answer,
+            aclosing(metered_chunks(journey.meter, answer)) as chunks,
+        ):
+            async for chunk in chunks:
+                whole.push(chunk)
+        return answer.route, whole.result(answer.usage)
 
     async def _stream(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
         delivery = Delivery(
             sink,
-            lambda: head(call, EVENT_STREAM, journey.route),
+            lambda: head(call.received, EVENT_STREAM, journey.route),
             commit_after=self.pace.commit_after,
             keepalive=self.pace.keepalive,
             keep=LARGEST_REPLY if claim is not None else 0,
@@ -115,6 +140,7 @@ class Pipeline:
                 if claim is not None and delivery.copy is not None:
                     await claim.keep(EVENT_STREAM.decode(), b"".join([*delivery.copy, sse.DONE]))
             except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left
+                journey.meter.broke = exc
                 await delivery.fail(as_api_error(exc))
             else:
                 await delivery.finish(sse.DONE)
@@ -125,68 +151,41 @@ class Pipeline:
         whole = Aggregator() if request.store else None
         async with (
             self.attempts.stream(journey, lambda route: stream_grammar(route, request)) as answer,
-            aclosing(answer.chunks()) as chunks,
+            aclosing(metered_chunks(journey.meter, answer)) as chunks,
         ):
             async for chunk in chunks:
                 if whole is not None:
                     whole.push(chunk)
                 await delivery.send(sse.frame(chunk))
+        await journey.meter.settle(answer.usage)
         if whole is not None:
-            await self.stored.save(call.caller, whole.result(answer.grammar.usage), request)
+            await self.stored.save(call.caller, whole.result(answer.usage), request)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         content_type = replay.content_type.encode()
         length = len(replay.body) if content_type == JSON else None
-        await sink.whole([*head(call, content_type, None, length=length), REPLAYED], replay.body)
+        await sink.whole([*head(call.received, content_type, None, length=length), REPLAYED], replay.body)
 
 
-REPLAYED = (b"x-chatport-replayed", b"true")
-"""On a reply that an Idempotency-Key brought back: it cost nothing."""
+async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
+    """The answer as far as the account pays for it."""
+    async with aclosing(answer.chunks()) as chunks:
+        async for chunk in chunks:
+            yield chunk
+            if meter.observe(chunk) and not await meter.extend():
+                break
+    if meter.cut:
+        for chunk in answer.grammar.cut(meter.used):
+            yield chunk
 
 
-def envelope(route: Route) -> Envelope:
-    """What every chunk of one answer, or its completion, carries: made here, whatever the backend said."""
-    return Envelope(
-        id=f"chatcmpl-{token_hex(12)}",
-        created=int(time.time()),
-        model=route.model.id,
-        system_fingerprint=route.target.fingerprint,
+def metered(call: Call, owners: Owners) -> Metered:
+    """The call, as far as the account is concerned."""
+    request, caller = call.request, call.caller
+    return Metered(
+        id=call.id,
+        payer=Payer(caller.key_id, caller.owner, request.safety_identifier or request.user),
+        streamed=bool(request.stream),
+        factor_ppm=owners.factor_ppm(caller.owner),
+        stopped=call.stopped,
     )
-
-
-def stream_grammar(route: Route, request: ChatRequest) -> StreamNormaliser:
-    options = request.stream_options
-    return StreamNormaliser(
-        envelope(route),
-        request.choices,
-        include_usage=request.include_usage,
-        include_obfuscation=bool(options and options.include_obfuscation),
-    )
-
-
-def in_envelope(answer: ChatCompletion, outer: Envelope) -> ChatCompletion:
-    """The backend's completion under our own id, time and names."""
-    return structs.replace(
-        answer,
-        id=outer.id,
-        created=outer.created,
-        model=outer.model,
-        system_fingerprint=outer.system_fingerprint,
-        service_tier=outer.service_tier,
-    )
-
-
-def head(call: Call, content_type: bytes, route: Route | None, *, length: int | None = None) -> Headers:
-    """The headers of a successful create (contract.md §11); asked for at the moment they leave."""
-    headers = [
-        (b"content-type", content_type),
-        (b"openai-processing-ms", b"%d" % ((time.perf_counter() - call.received) * 1000)),
-        (b"openai-version", API_VERSION),
-    ]
-    if length is not None:
-        headers.append((b"content-length", b"%d" % length))
-    if content_type == EVENT_STREAM:
-        headers += STREAM_HEADERS
-    if route is not None and route.bound.clamped is not None:
-        headers.append((b"x-chatport-clamped", b"%d" % route.bound.clamped))
-    return headers

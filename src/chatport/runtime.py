@@ -26,9 +26,13 @@ from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
 from chatport.config import Config, ConfigError, ModelConfig
 from chatport.opening import ON_DEMAND, open_model, open_on_demand
-from chatport.pipeline import Pace, Pipeline
+from chatport.pipeline import Pace, Pipeline, Stages
+from chatport.policy.budgets import Budgets
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Keys
+from chatport.policy.ledger import Ledger, Rules
+from chatport.policy.owners import Owners
+from chatport.policy.prices import Prices
 from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
@@ -86,6 +90,8 @@ class Runtime:
         self.catalog = Catalog((), look=self.on_demand.look if self.on_demand else None)
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
+        self.rules = Rules(budgets=Budgets(store.budgets), prices=Prices(), owners=Owners(store.owners))
+        self.ledger = Ledger(store.journal, self.rules)
         self.routing = Routing()
         self.unknown_fields = UnknownFields()
 
@@ -97,11 +103,14 @@ class Runtime:
             backends[ON_DEMAND] = self.on_demand
         self.catalog.configure(models)
         self.pipeline = Pipeline(
-            Attempts(self.catalog, backends, self.routing),
-            self.replays,
-            self.stored,
+            Stages(
+                unknown_fields=self.unknown_fields,
+                attempts=Attempts(self.catalog, backends, self.routing),
+                ledger=self.ledger,
+                replays=self.replays,
+                stored=self.stored,
+            ),
             Pace(commit_after=server.stream_commit_after, keepalive=server.keepalive_seconds),
-            self.unknown_fields,
         )
         self.routing.keep_only(target for model in models for target in model.targets)
 
@@ -220,8 +229,12 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
             models.append(model)
             backends |= opened
         runtime = Runtime(config, store, keys, pools)
+        await runtime.rules.load()
+        stack.callback(store.watch(runtime.rules.load))
+        await runtime.ledger.start()
+        stack.push_async_callback(runtime.ledger.close)
         runtime.serve_models(models, backends)
-        for task in (runtime.prune(), runtime.learn_families()):
+        for task in (runtime.prune(), runtime.learn_families(), runtime.ledger.run()):
             stack.callback(asyncio.create_task(task).cancel)
         if runtime.on_demand is not None:
             await stack.enter_async_context(watched(runtime.on_demand))

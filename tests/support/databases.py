@@ -20,7 +20,10 @@ from chatport.store import Store, open_store
 
 SERVER = os.environ.get("CHATPORT_TEST_POSTGRES", "postgresql://postgres@127.0.0.1:5432/postgres")
 
-EMPTY = "TRUNCATE keys, completions, completion_tags, replays RESTART IDENTITY"
+EMPTY = (
+    "TRUNCATE keys, completions, completion_tags, replays, owners, prices, limits, budgets, balances, workers, holds, "
+    "postings, entries, attempts, contents, usage_hours, audit RESTART IDENTITY"
+)
 
 
 async def on_server(address: str, statement: str) -> None:

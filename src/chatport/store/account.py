@@ -12,6 +12,8 @@ Ending: TypeAlias = Literal["complete", "cut", "client_gone", "stopped", "upstre
 """How a request ended: whole; cut by a budget; its client left; the server stopped; the upstream broke; it was refused
 before anything was made; its worker died."""
 
+Unit: TypeAlias = Literal["nano", "token"]
+
 CountedBy: TypeAlias = Literal["upstream", "tokenizer", "estimate"]
 
 Place: TypeAlias = tuple[str, int]
@@ -31,6 +33,7 @@ class Claim(Struct, frozen=True):
     each: int
     """One token of output."""
     scale: int
+    unit: Unit
     enforced: bool = True
     """Otherwise it is only reported: counted, and never refused."""
 
@@ -50,6 +53,10 @@ class Claim(Struct, frozen=True):
             return -1
         return (available * self.scale - self.base) // self.each
 
+    def held(self, output: int) -> Held:
+        """What is held for so many tokens of output."""
+        return Held(self.budget_id, self.period, self.amount(output), self.unit, self.enforced)
+
 
 class Held(Struct, frozen=True, array_like=True):
     """What is held for a request of one budget, in its unit."""
@@ -57,6 +64,8 @@ class Held(Struct, frozen=True, array_like=True):
     budget_id: str
     period: int
     amount: int
+    unit: Unit
+    enforced: bool = True
 
     @property
     def place(self) -> Place:
@@ -155,6 +164,9 @@ class Hold(Struct, frozen=True, kw_only=True):
     least: int
     """Tokens of output that it must be able to pay for."""
     most: int
+    """Tokens of output that it is to pay for, where there is room."""
+    wanted: int
+    """Tokens of output that the request may come to in the end."""
 
 
 class Placed(Struct, frozen=True):
@@ -162,6 +174,8 @@ class Placed(Struct, frozen=True):
 
     output: int
     held: tuple[Held, ...]
+    affordable: int
+    """Tokens of output, up to `Hold.wanted`, that the budgets could pay for if nobody else held anything."""
 
 
 class NoRoom(Struct, frozen=True):
@@ -200,9 +214,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """The end of a request: its hold goes, its posting stays."""
 
     posting: PostingRow
-    held: tuple[Held, ...] = ()
     taken: tuple[Held, ...] = ()
-    """What it came to, of the same budgets."""
+    """What it came to, of each budget that it falls under."""
     attempts: tuple[AttemptRow, ...] = ()
     also: tuple[Callable[[Connection], None], ...] = ()
     """What must be there if and only if the posting is."""

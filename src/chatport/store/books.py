@@ -20,9 +20,9 @@ from chatport.store.account import (
     Answer,
     AttemptRow,
     Checkpoint,
-    Claim,
     Held,
     Hold,
+    HoldAccount,
     HoldRow,
     Lost,
     NoRoom,
@@ -51,11 +51,6 @@ class Balance(Struct, kw_only=True):
     def limit(self) -> int:
         return self.amount + self.granted
 
-    def move(self, *, posted: int = 0, held: int = 0) -> None:
-        self.posted += posted
-        self.held += held
-        self.changed = True
-
 
 def write_account(connection: Connection, writes: Sequence[Write]) -> list[Any]:
     """All of it in the caller's transaction; what each write is answered."""
@@ -78,7 +73,13 @@ class _Books:
         self._place()
         run_many(self._connection, INSERT_POSTING, self._posted)
         changed = [
-            {"budget_id": place[0], "period": place[1], "posted": balance.posted, "held": balance.held}
+            {
+                "budget_id": place[0],
+                "period": place[1],
+                "posted": balance.posted,
+                "held": balance.held,
+                "granted": balance.granted,
+            }
             for place, balance in self._balances.items()
             if balance.changed
         ]
@@ -98,30 +99,25 @@ class _Books:
 
     def _hold(self, hold: Hold) -> Answer:
         before = {held.place: held.amount for held in hold.row.account.held}
-        output = hold.most
+        output, affordable = hold.most, hold.wanted
         for claim in hold.claims:
-            room = self._room(claim, before.get(claim.place, 0), hold.most)
+            balance = self._balances[claim.place]
+            if not claim.enforced or balance.ended:
+                continue
+            others = balance.held - before.get(claim.place, 0)
+            left = balance.limit - balance.posted
+            room = claim.room(left - others, hold.most)
             if room < hold.least:
-                return self._no_room(claim, before, hold.least)
-            output = min(output, room)
-        held = tuple(Held(claim.budget_id, claim.period, claim.amount(output)) for claim in hold.claims)
+                needed = claim.amount(hold.least)
+                return NoRoom(claim.budget_id, claim.period, needed, balance.limit, balance.posted, others)
+            output, affordable = min(output, room), min(affordable, claim.room(left, hold.wanted))
+        held = tuple(claim.held(output) for claim in hold.claims)
         account = structs.replace(hold.row.account, held=held)
         if not self._write_hold(structs.replace(hold.row, account=account), new=hold.new):
             return Lost()
         self._move(hold.row.account.held, held=-1)
         self._move(held, held=1)
-        return Placed(output, held)
-
-    def _room(self, claim: Claim, mine: int, most: int) -> int:
-        balance = self._balances[claim.place]
-        if not claim.enforced or balance.ended:
-            return most
-        return claim.room(balance.limit - balance.posted - balance.held + mine, most)
-
-    def _no_room(self, claim: Claim, before: dict[Place, int], least: int) -> NoRoom:
-        balance = self._balances[claim.place]
-        others = balance.held - before.get(claim.place, 0)
-        return NoRoom(claim.budget_id, claim.period, claim.amount(least), balance.limit, balance.posted, others)
+        return Placed(output, held, affordable)
 
     def _write_hold(self, row: HoldRow, *, new: bool) -> bool:
         """Whether the hold is there."""
@@ -140,15 +136,16 @@ class _Books:
     def _settle(self, settlement: Settlement) -> bool:
         posting = settlement.posting
         if posting.kind == "request":
-            if posting.id not in self._ended:
+            account = self._ended.pop(posting.id, None)
+            if account is None:
                 return False
-            self._ended.remove(posting.id)
+            # What is held is what the database says: an extension may have been written whose answer was lost.
+            self._move(_held(account), held=-1)
         if settlement.taken:
             self._post_to_budgets(settlement)
         else:
             self._posted.append(_columns(posting))
-        self._move(settlement.held, held=-1)
-        self._move(settlement.taken, posted=1)
+        self._move(settlement.taken, **{"granted" if posting.kind == "grant" else "posted": 1})
         run_many(self._connection, INSERT_ATTEMPT, [_attempt(row) for row in settlement.attempts])
         for work in settlement.also:
             work(self._connection)
@@ -156,20 +153,40 @@ class _Books:
 
     def _post_to_budgets(self, settlement: Settlement) -> None:
         [(sequence,)] = rows_of(self._connection, INSERT_POSTING + " RETURNING sequence", _columns(settlement.posting))
-        entries = [structs.asdict(taken) | {"sequence": sequence} for taken in settlement.taken]
+        entries = [
+            {"budget_id": taken.budget_id, "period": taken.period, "sequence": sequence, "amount": taken.amount}
+            for taken in settlement.taken
+        ]
         run_many(self._connection, INSERT_ENTRY, entries)
 
-    def _move(self, amounts: Iterable[Held], *, posted: int = 0, held: int = 0) -> None:
+    def _balance(self, place: Place) -> Balance:
+        """A balance; one that nobody named at the transaction's start is loaded now."""
+        if place not in self._balances:
+            self._balances |= _load(self._connection, [place])
+        return self._balances[place]
+
+    def _move(self, amounts: Iterable[Held], *, posted: int = 0, held: int = 0, granted: int = 0) -> None:
         for each in amounts:
-            self._balances[each.place].move(posted=posted * each.amount, held=held * each.amount)
+            balance = self._balance(each.place)
+            balance.posted += posted * each.amount
+            balance.held += held * each.amount
+            balance.granted += granted * each.amount
+            balance.changed = True
 
 
-def _remove_holds(connection: Connection, request_ids: Sequence[str]) -> set[str]:
-    """Takes the holds of requests that are over; those of others, who were faster, are not among what it returns."""
-    if connection.dialect.name != "sqlite":
-        removed = rows_of(connection, REMOVE_HOLDS, {"ids": request_ids}) if request_ids else []
-        return {request_id for (request_id,) in removed}
-    return {id_ for id_ in request_ids if rows_of(connection, REMOVE_HOLD, {"request_id": id_})}
+def _remove_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, bytes]:
+    """Takes the holds of requests that are over, and says what was held for whom. Those that others were faster to take
+    are not among them."""
+    if connection.dialect.name == "sqlite":
+        found = [row for id_ in request_ids for row in rows_of(connection, REMOVE_HOLD, {"id": id_})]
+    else:
+        found = [*rows_of(connection, REMOVE_HOLDS, {"ids": request_ids})] if request_ids else []
+    return {str(request_id): account for request_id, account in found}
+
+
+def _held(account: bytes) -> tuple[Held, ...]:
+    """What a hold's account says is held; it says nothing where that is nothing."""
+    return json.decode(account, type=HoldAccount).held if b'"held":' in account else ()
 
 
 def _places(writes: Sequence[Write]) -> list[Place]:
@@ -181,7 +198,7 @@ def _places(writes: Sequence[Write]) -> list[Place]:
                 places.update(claim.place for claim in write.claims)
                 places.update(held.place for held in write.row.account.held)
             case Settlement():
-                places.update(held.place for held in (*write.held, *write.taken))
+                places.update(taken.place for taken in write.taken)
             case Checkpoint():
                 pass
     return sorted(places)
@@ -227,8 +244,8 @@ CHECKPOINT: Final = (
     "UPDATE holds SET prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens "
     "WHERE request_id = :request_id"
 )
-REMOVE_HOLD: Final = "DELETE FROM holds WHERE request_id = :request_id RETURNING request_id"
-REMOVE_HOLDS: Final = "DELETE FROM holds WHERE request_id = ANY(:ids) RETURNING request_id"
+REMOVE_HOLD: Final = "DELETE FROM holds WHERE request_id = :id RETURNING request_id, account"
+REMOVE_HOLDS: Final = "DELETE FROM holds WHERE request_id = ANY(:ids) RETURNING request_id, account"
 INSERT_POSTING: Final = insertion("postings", PostingRow)
 INSERT_ENTRY: Final = (
     "INSERT INTO entries (budget_id, period, sequence, amount) VALUES (:budget_id, :period, :sequence, :amount)"
@@ -244,5 +261,6 @@ BALANCE: Final = (
     "WHERE balances.budget_id = :budget_id AND balances.period = :period"
 )
 UPDATE_BALANCE: Final = (
-    "UPDATE balances SET posted = :posted, held = :held WHERE budget_id = :budget_id AND period = :period"
+    "UPDATE balances SET posted = :posted, held = :held, granted = :granted "
+    "WHERE budget_id = :budget_id AND period = :period"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from sqlalchemy import Connection, text
@@ -21,12 +21,25 @@ Work = Callable[[Connection], T]
 connection, returns plain values, and may be run on a connection that others' work shares."""
 
 
+class Done(Generic[T]):
+    """The result of work that is durable."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: T) -> None:
+        self.result = result
+
+
 class Database(Protocol):
     """One durable home of rows. Every method raises StoreUnavailable where the database does not answer."""
 
     async def write(self, work: Work[T]) -> T:
         """Runs the work in a transaction and returns when it is durable. Once begun it is carried through: cancelling
         the caller does not undo it. An exception of the work's own undoes it and comes back to the caller."""
+        ...
+
+    def write_now(self, work: Work[T]) -> Done[T] | None:
+        """Carries out a small write at once, where this database can; None: it can't now, and `write` is the way."""
         ...
 
     async def read(self, work: Work[T]) -> T:

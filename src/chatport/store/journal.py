@@ -9,67 +9,90 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias
 
 from msgspec import json
 
 from chatport.store.account import Answer, Checkpoint, Hold, HoldAccount, HoldRow, Settlement, Write
 from chatport.store.books import write_account
-from chatport.store.database import Database, rows_of, run_many
+from chatport.store.database import Database, Work, rows_of, run_many
+from chatport.store.errors import StoreUnavailable
 
 LARGEST_BATCH: Final = 512
 """Writes in one transaction: bounds how long the first of them waits."""
 
 
+Waiting: TypeAlias = tuple[Write, asyncio.Future[Any]]
+
+
 class Journal:
-    """Everything that requests write. Calls may raise StoreUnavailable; then it is not known whether it was written,
-    and settling again is harmless."""
+    """Everything that requests write. Each may come to StoreUnavailable; then it is not known whether it was written,
+    and settling again is harmless. Who awaits a future and may be cancelled shields it: the write goes on."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: deque[tuple[Write, asyncio.Future[Any]]] = deque()
+        self._waiting: deque[Waiting] = deque()
+        self._scheduled = False
         self._writing: asyncio.Task[None] | None = None
 
-    async def hold(self, hold: Hold) -> Answer:
+    def hold(self, hold: Hold) -> asyncio.Future[Answer]:
         """Places a hold, or changes it."""
-        return cast("Answer", await self._submit(hold))
+        return self._submit(hold)
 
-    async def checkpoint(self, checkpoint: Checkpoint) -> None:
+    def checkpoint(self, checkpoint: Checkpoint) -> asyncio.Future[None]:
         """Notes how far an answer is."""
-        await self._submit(checkpoint)
+        return self._submit(checkpoint)
 
-    async def settle(self, settlement: Settlement) -> bool:
+    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
         """Posts a request. False: it was posted already."""
-        return cast("bool", await self._submit(settlement))
+        return self._submit(settlement)
 
-    async def _submit(self, write: Write) -> Any:
+    def _submit(self, write: Write) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((write, future))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all(), name="account")
-        return await future
+        self._schedule()
+        return future
+
+    def _schedule(self) -> None:
+        if self._waiting and not self._scheduled and self._writing is None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write_what_waits)
+
+    def _write_what_waits(self) -> None:
+        """What came in this turn of the loop: at once where the database can, otherwise in a task."""
+        self._scheduled = False
+        batch = self._next_batch()
+        try:
+            done = self._database.write_now(_writing(batch))
+        except Exception as exc:  # noqa: BLE001  whatever it is, it belongs to those who wait
+            _refuse(batch, exc)
+            self._schedule()
+            return
+        except BaseException:
+            _refuse(batch, StoreUnavailable("the program ends"))
+            raise
+        if done is not None:
+            _answer(batch, done.result)
+            self._schedule()
+            return
+        self._waiting.extendleft(reversed(batch))
+        self._writing = asyncio.create_task(self._write_all(), name="account")
 
     async def _write_all(self) -> None:
         """Writes until nothing waits; what comes meanwhile is the next transaction."""
         try:
-            while self._waiting:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_BATCH))]
-                await self._write_batch(batch)
+            while batch := self._next_batch():
+                try:
+                    answers = await self._database.write(_writing(batch))
+                except Exception as exc:  # noqa: BLE001  as above
+                    _refuse(batch, exc)
+                else:
+                    _answer(batch, answers)
         finally:
             self._writing = None
 
-    async def _write_batch(self, batch: list[tuple[Write, asyncio.Future[Any]]]) -> None:
-        writes = [write for write, _ in batch]
-        try:
-            answers = await self._database.write(lambda connection: write_account(connection, writes))
-        except Exception as exc:  # noqa: BLE001  whatever it is, it belongs to those who wait
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(exc)
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+    def _next_batch(self) -> list[Waiting]:
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_BATCH))]
 
     # --- Workers and what they leave ---------------------------------------------------------------------------------
 
@@ -82,6 +105,11 @@ class Journal:
         """A worker ends, and has nothing left."""
         await self._database.write(lambda connection: run_many(connection, LEAVE, [{"id": worker_id}]))
 
+    async def held(self, request_id: str) -> HoldRow | None:
+        """The hold of one request, if there is one."""
+        found = await self._database.read(lambda connection: rows_of(connection, ONE_HOLD, {"id": request_id}))
+        return _hold(found[0]) if found else None
+
     async def orphans(self, seen_before_ms: int) -> list[HoldRow]:
         """Holds of workers that have not been seen since then."""
         rows = {"before": seen_before_ms}
@@ -91,6 +119,23 @@ class Journal:
         """Removes workers that have not been seen since then and hold nothing."""
         row = {"before": seen_before_ms}
         await self._database.write(lambda connection: run_many(connection, FORGET_WORKERS, [row]))
+
+
+def _writing(batch: Sequence[Waiting]) -> Work[list[Any]]:
+    writes = [write for write, _ in batch]
+    return lambda connection: write_account(connection, writes)
+
+
+def _answer(batch: Sequence[Waiting], answers: Sequence[Any]) -> None:
+    for (_, future), answer in zip(batch, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)
+
+
+def _refuse(batch: Sequence[Waiting], exc: Exception) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(exc)
 
 
 def _hold(row: Sequence[Any]) -> HoldRow:
@@ -111,6 +156,10 @@ BEAT: Final = (
 )
 LEAVE: Final = (
     "DELETE FROM workers WHERE id = :id AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.worker_id = workers.id)"
+)
+ONE_HOLD: Final = (
+    "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "
+    "WHERE request_id = :id"
 )
 ORPHANS: Final = (
     "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "

@@ -15,7 +15,7 @@ import asyncpg
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chatport.store.database import T, Work, driver_errors
+from chatport.store.database import Done, T, Work, driver_errors
 from chatport.store.errors import StoreUnavailable
 
 CONNECTIONS = 10
@@ -56,6 +56,10 @@ class PostgresDatabase:
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         return await asyncio.shield(task)
+
+    def write_now(self, work: Work[T]) -> Done[T] | None:
+        """A server is never asked without waiting."""
+        return None
 
     async def read(self, work: Work[T]) -> T:
         self._refuse_when_closed()

@@ -238,7 +238,6 @@ postings = Table(
     Column("total_ms", BigInteger, nullable=False),
     Column("note", PlainText, comment="why, and by whom, of what is no request"),
     Index(None, "key_id", "created_ms"),
-    Index(None, "created_ms"),
     comment="append-only: the account, and the record of every request",
 )
 

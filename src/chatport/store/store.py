@@ -12,12 +12,15 @@ from typing import Self
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from chatport.store.audit import AuditRows
+from chatport.store.budgets import BudgetRows
 from chatport.store.completions import CompletionRows
 from chatport.store.database import Database
 from chatport.store.errors import StoreMisconfigured
 from chatport.store.journal import Journal
 from chatport.store.keys import KeyRows
 from chatport.store.migrate import migrate, revision
+from chatport.store.owners import OwnerRows
 from chatport.store.replays import ReplayRows
 from chatport.store.revisions import Revisions
 from chatport.store.schema import HEAD
@@ -43,6 +46,9 @@ class Store:
         self.keys = KeyRows(database, self._changed.set)
         self.completions = CompletionRows(database)
         self.journal = Journal(database)
+        self.budgets = BudgetRows(database, self._changed.set)
+        self.owners = OwnerRows(database, self._changed.set)
+        self.audit = AuditRows(database)
         self.replays = ReplayRows(database)
 
     @classmethod

@@ -10,7 +10,7 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, HTTPScope
 
 from chatport.attempts import Trail
 from chatport.delivery import EVENT_STREAM
-from chatport.pipeline import API_VERSION
+from chatport.envelopes import API_VERSION
 from chatport.policy.keys import Caller
 from chatport.telemetry import SHOWN, Access, log_access, new_request_id
 from chatport.web.turn import CUT_SHORT

@@ -149,6 +149,16 @@ class StreamNormaliser:
             raise InternalError(NO_USAGE)
         return [self._chunk([], self.usage)]
 
+    def cut(self, usage: Usage) -> list[ChatChunk]:
+        """The end of an answer that stops here: choices that have not ended do so now, for want of length."""
+        self.usage = usage
+        return [
+            self._chunk([said], self._chunk_usage)
+            for choice in self._choices
+            if choice.state is not State.DONE
+            for said in choice.push(ChunkChoice(index=choice.index, delta=_END_OF_DELTA, finish_reason="length"))
+        ]
+
     def _grammar(self, index: int) -> _ChoiceGrammar:
         if not 0 <= index < len(self._choices):
             raise InternalError(f"The model answered with a choice {index}; {len(self._choices)} were asked for.")

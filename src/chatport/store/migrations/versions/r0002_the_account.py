@@ -144,7 +144,6 @@ def create_account() -> None:
         sa.UniqueConstraint("id", name="postings_id_unique"),
         comment="append-only: the account, and the record of every request",
     )
-    op.create_index("postings_created_ms", "postings", ["created_ms"], unique=False)
     op.create_index("postings_key_id_created_ms", "postings", ["key_id", "created_ms"], unique=False)
     op.create_table(
         "entries",

@@ -1,0 +1,69 @@
+"""What is around an answer: ids, names and times of our own, and the headers of its head."""
+
+from __future__ import annotations
+
+import time
+from secrets import token_hex
+
+from msgspec import structs
+
+from chatport.attempts import Route
+from chatport.delivery import EVENT_STREAM, STREAM_HEADERS, Headers
+from chatport.wire.chat import ChatCompletion, ChatRequest
+from chatport.wire.stream import Envelope, StreamNormaliser
+
+API_VERSION = b"2020-10-01"
+"""`openai-version`, as the original sends it (contract.md §11)."""
+
+
+REPLAYED = (b"x-chatport-replayed", b"true")
+"""On a reply that an Idempotency-Key brought back: it cost nothing."""
+
+
+def envelope(route: Route) -> Envelope:
+    """What every chunk of one answer, or its completion, carries: made here, whatever the backend said."""
+    return Envelope(
+        id=f"chatcmpl-{token_hex(12)}",
+        created=int(time.time()),
+        model=route.model.id,
+        system_fingerprint=route.target.fingerprint,
+    )
+
+
+def stream_grammar(route: Route, request: ChatRequest) -> StreamNormaliser:
+    options = request.stream_options
+    return StreamNormaliser(
+        envelope(route),
+        request.choices,
+        include_usage=request.include_usage,
+        include_obfuscation=bool(options and options.include_obfuscation),
+    )
+
+
+def in_envelope(answer: ChatCompletion, outer: Envelope) -> ChatCompletion:
+    """The backend's completion under our own id, time and names."""
+    return structs.replace(
+        answer,
+        id=outer.id,
+        created=outer.created,
+        model=outer.model,
+        system_fingerprint=outer.system_fingerprint,
+        service_tier=outer.service_tier,
+    )
+
+
+def head(received: float, content_type: bytes, route: Route | None, *, length: int | None = None) -> Headers:
+    """The headers of a successful create (contract.md §11), made at the moment they leave. `received`:
+    `time.perf_counter()` when the request's head was read."""
+    headers = [
+        (b"content-type", content_type),
+        (b"openai-processing-ms", b"%d" % ((time.perf_counter() - received) * 1000)),
+        (b"openai-version", API_VERSION),
+    ]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    if content_type == EVENT_STREAM:
+        headers += STREAM_HEADERS
+    if route is not None and route.bound.clamped is not None:
+        headers.append((b"x-chatport-clamped", b"%d" % route.bound.clamped))
+    return headers

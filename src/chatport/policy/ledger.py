@@ -1,0 +1,324 @@
+"""The account of every token: what a request may cost is held before it is sent, and posted before its end is told.
+
+The promises (docs/ledger.md), and what keeps them:
+
+* No overspend: a hold covers the prompt's bound and a slice of output, and is extended while the answer runs; whatever
+  is not covered is cut off. Only the transaction in `store/books.py` says whether there is room.
+* Nothing lost: the hold is durable before an upstream is asked, with a checkpoint that moves on while the answer runs;
+  the posting before the reply's end. Where the store fails in between, posting is tried again until it is back.
+* Once: whoever removes the hold posts, and nobody else.
+
+`Meter` is one request's part of it, `Ledger` what they have in common: the line of those who wait for others' holds,
+the postings that are tried again, the heartbeat, and what dead workers have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from chatport.policy.budgets import Budgets
+from chatport.policy.owners import Owners
+from chatport.policy.prices import Prices, Rates, Tokens, charge_nano, cost_pico, nano
+from chatport.policy.quota import exhausted, waited_in_vain
+from chatport.store.account import (
+    Answer,
+    Checkpoint,
+    CountedBy,
+    Ending,
+    Hold,
+    HoldAccount,
+    HoldRow,
+    Lost,
+    NoRoom,
+    Place,
+    Placed,
+    PostingRow,
+    Settlement,
+)
+from chatport.store.errors import StoreUnavailable
+from chatport.store.journal import Journal
+from chatport.wire.errors import Unavailable
+
+WAKE_EVERY: Final = 0.25
+"""Seconds between two tries of who waits for room: other processes release holds without a word."""
+
+HOLD_LOST: Final = "The server lost track of this request. Send it again."
+
+log = logging.getLogger("chatport")
+
+
+class LedgerSettings(Struct, frozen=True, kw_only=True):
+    """Sizes and times, with the defaults of docs/ledger.md."""
+
+    slice_tokens: int = 512
+    """Output that is held at a time, for each choice."""
+    checkpoint_tokens: int = 64
+    checkpoint_seconds: float = 1.0
+    budget_wait: float = 5.0
+    """Seconds that a request waits for room that others' holds take."""
+    lease_seconds: float = 30.0
+    """A worker that was not seen for so long is dead."""
+    retry_seconds: float = 1.0
+    """Between two tries to post what the store did not take."""
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """What operators have set."""
+
+    budgets: Budgets
+    prices: Prices
+    owners: Owners
+
+    async def load(self) -> None:
+        """Takes everything into memory. Raises StoreUnavailable."""
+        await self.budgets.load()
+        await self.prices.load()
+        await self.owners.load()
+
+
+class Ledger:
+    """What the meters of all requests of this process share."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        rules: Rules,
+        settings: LedgerSettings = LedgerSettings(),  # noqa: B008  frozen
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.journal = journal
+        self.budgets = rules.budgets
+        self.prices = rules.prices
+        self.owners = rules.owners
+        self.settings = settings
+        self.clock = clock
+        self.worker_id = f"worker_{token_hex(8)}"
+        self._line: list[_Ticket] = []
+        self._unposted: list[Settlement] = []
+        self._doubtful: list[str] = []
+
+    @property
+    def now_ms(self) -> int:
+        return int(self.clock() * 1000)
+
+    # --- Holds -------------------------------------------------------------------------------------------------------
+
+    async def place(self, hold: Hold, write: Callable[[Hold], Awaitable[Answer]]) -> None:
+        """Has a hold written when every budget has room for it; first come, first served. Raises QuotaExhausted where
+        what is posted leaves too little, RateLimited where others' holds take it for too long, Unavailable when the
+        hold that was to be changed is not there any more."""
+        places = {claim.place for claim in hold.claims if claim.enforced}
+        if hold.new and any(ticket.places & places for ticket in self._line):
+            await self._in_line(hold, places, write)
+            return
+        answer = await write(hold)
+        if isinstance(answer, NoRoom) and not answer.exhausted and hold.new:
+            await self._in_line(hold, places, write)
+        else:
+            self._accept(answer)
+
+    async def _in_line(self, hold: Hold, places: set[Place], write: Callable[[Hold], Awaitable[Answer]]) -> None:
+        """Waits until those before it have had their turn and there is room."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self.settings.budget_wait
+        refusal: NoRoom | None = None
+        ticket = _Ticket(places)
+        self._line.append(ticket)
+        try:
+            while (left := until - clock()) > 0:
+                if self._is_first(ticket):
+                    answer = await write(hold)
+                    if not isinstance(answer, NoRoom) or answer.exhausted:
+                        self._accept(answer)
+                        return
+                    refusal = answer
+                await ticket.wait(min(left, WAKE_EVERY))
+        finally:
+            self._line.remove(ticket)
+            self._wake(places)
+        raise waited_in_vain(self.budgets, refusal, self.settings.budget_wait)
+
+    def _is_first(self, ticket: _Ticket) -> bool:
+        for other in self._line:
+            if other is ticket:
+                return True
+            if other.places & ticket.places:
+                return False
+        return False
+
+    def _wake(self, places: set[Place]) -> None:
+        for ticket in self._line:
+            if ticket.places & places:
+                ticket.event.set()
+
+    def _accept(self, answer: Answer) -> None:
+        match answer:
+            case NoRoom():
+                raise exhausted(self.budgets, answer, self.clock())
+            case Lost():
+                raise Unavailable(HOLD_LOST)
+            case Placed():
+                pass
+
+    def doubt(self, request_id: str) -> None:
+        """A hold may have been written although the store did not say so: it goes when the store can be asked."""
+        self._doubtful.append(request_id)
+
+    # --- Postings ----------------------------------------------------------------------------------------------------
+
+    async def post(self, settlement: Settlement) -> None:
+        """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
+        store takes it."""
+        writing = self.journal.settle(settlement)
+        writing.add_done_callback(lambda done: self._posted(settlement, done))
+        await asyncio.shield(writing)
+
+    def _posted(self, settlement: Settlement, done: asyncio.Future[bool]) -> None:
+        if done.exception() is not None:
+            self._unposted.append(settlement)
+            return
+        if not done.result():
+            log.warning("request %s was settled by another worker: this one was taken for dead", settlement.posting.id)
+        self._wake({taken.place for taken in settlement.taken})
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Notes how far an answer is, without waiting for it. One that is not written leaves the one before."""
+        self.journal.checkpoint(checkpoint).add_done_callback(asyncio.Future.exception)
+
+    # --- As long as the process lives --------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """The worker says that it lives, and settles what dead ones have left. Raises StoreUnavailable."""
+        await self.journal.beat(self.worker_id, self.now_ms)
+        await self.recover()
+
+    async def run(self) -> None:
+        """Heartbeats, recovery, postings tried again: for as long as the server runs."""
+        failing = False
+        due = 0.0
+        while True:
+            await asyncio.sleep(self.settings.retry_seconds)
+            try:
+                await self.retry()
+                if (now := time.monotonic()) >= due:
+                    due = now + self.settings.lease_seconds / 6
+                    await self.journal.beat(self.worker_id, self.now_ms)
+                    await self.recover()
+                failing = False
+            except StoreUnavailable as exc:
+                if not failing:
+                    log.error("the account can't be written for now: %s", exc)
+                failing = True
+
+    async def close(self) -> None:
+        """What could not be posted is tried once more; what still can't is left to whoever recovers it."""
+        with contextlib.suppress(StoreUnavailable):
+            await self.retry()
+            await self.journal.leave(self.worker_id)
+
+    async def retry(self) -> None:
+        """Posts what the store did not take, and drops holds of requests that were never sent. Raises
+        StoreUnavailable."""
+        while self._unposted:
+            settlement = self._unposted[0]
+            await self.journal.settle(settlement)
+            self._unposted.remove(settlement)
+            self._wake({taken.place for taken in settlement.taken})
+        while self._doubtful:
+            row = await self.journal.held(self._doubtful[0])
+            if row is not None:
+                await self.journal.settle(unsent(row, self.now_ms))
+            del self._doubtful[0]
+
+    async def recover(self) -> int:
+        """Settles what workers hold that have not been seen for a lease, at its last checkpoint; returns how much."""
+        before = self.now_ms - int(self.settings.lease_seconds * 1000)
+        orphans = await self.journal.orphans(before)
+        for row in orphans:
+            await self.journal.settle(crashed(row, self.now_ms))
+        if orphans:
+            log.warning("%s requests of workers that died were settled at their last checkpoint", len(orphans))
+        await self.journal.forget_workers(before)
+        return len(orphans)
+
+
+class _Ticket:
+    """A place in the line."""
+
+    def __init__(self, places: set[Place]) -> None:
+        self.places = places
+        self.event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
+        self.event.clear()
+
+
+def crashed(row: HoldRow, now_ms: int) -> Settlement:
+    """The end of a request whose worker has died."""
+    tokens = Tokens(prompt=row.prompt_tokens, completion=row.completion_tokens)
+    return settlement(row, tokens, now_ms, ending="crash", counted_by="estimate", total_ms=now_ms - row.created_ms)
+
+
+def unsent(row: HoldRow, now_ms: int) -> Settlement:
+    """The end of a request that was told no because its hold was in doubt."""
+    return settlement(row, Tokens(), now_ms, ending="refused", counted_by="estimate", error="503 service_unavailable")
+
+
+def settlement(
+    row: HoldRow, tokens: Tokens, now_ms: int, *, ending: Ending, counted_by: CountedBy, **record: Any
+) -> Settlement:
+    """A hold turned into a posting. `record`: further columns of it."""
+    account = row.account
+    cost = 0 if account.rates is None else cost_pico(rates_of(account), tokens)
+    charge = charge_nano(cost, account.factor_ppm)
+    spent = tokens.prompt + tokens.completion
+    taken = tuple(structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held)
+    posting = PostingRow(
+        id=row.request_id,
+        created_ms=row.created_ms,
+        settled_ms=now_ms,
+        key_id=account.key_id,
+        owner=account.owner,
+        end_user=account.end_user,
+        model=account.model,
+        target=account.target,
+        attempts=account.attempts,
+        streamed=account.streamed,
+        prompt_tokens=tokens.prompt,
+        cached_tokens=tokens.cached,
+        cache_write_tokens=tokens.cache_write,
+        audio_prompt_tokens=tokens.audio_prompt,
+        image_tokens=tokens.image,
+        completion_tokens=tokens.completion,
+        reasoning_tokens=tokens.reasoning,
+        audio_completion_tokens=tokens.audio_completion,
+        counted_by=counted_by,
+        held_nano=account.held_nano,
+        cost_nano=nano(cost),
+        charge_nano=charge,
+        price_id=account.price_id,
+        factor_ppm=account.factor_ppm,
+        ending=ending,
+        over_hold=any(
+            before.enforced and after.amount > before.amount for before, after in zip(account.held, taken, strict=True)
+        ),
+        **record,
+    )
+    return Settlement(posting=posting, taken=taken)
+
+
+def rates_of(account: HoldAccount) -> Rates:
+    """The price that a hold was made at."""
+    return msgspec.convert(account.rates, Rates)

@@ -1,0 +1,341 @@
+"""One request's part of the account, from before it is sent until it is posted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from msgspec import Struct, structs
+
+from chatport.policy.budgets import Payer
+from chatport.policy.ledger import Ledger, settlement
+from chatport.policy.prices import Price, Tokens, charge_nano, most
+from chatport.store.account import (
+    Answer,
+    AttemptRow,
+    Checkpoint,
+    Claim,
+    CountedBy,
+    Ending,
+    Hold,
+    HoldAccount,
+    HoldRow,
+    Placed,
+)
+from chatport.store.budgets import BudgetRow
+from chatport.store.errors import StoreUnavailable
+from chatport.targets import Bound
+from chatport.wire.chat import ChatChunk, Usage
+from chatport.wire.errors import AccessDenied, ApiError, InvalidRequest, quote
+from chatport.wire.tally import BYTES_PER_TOKEN, Tally, usage_of
+
+UNBOUNDED: Final = 1 << 40
+"""Tokens of output: more than any answer has."""
+
+PICO_PER_NANO: Final = 1000
+MILLION: Final = 1_000_000
+
+KNOWN_HERE: Final = frozenset({"exact"})
+"""How a bound was counted when its count is the true one."""
+
+
+class Going(Struct, frozen=True, kw_only=True):
+    """Where a request is about to be sent."""
+
+    model: str
+    target: str
+    bound: Bound
+    choices: int
+    attempt: int
+
+
+class Metered(Struct, frozen=True, kw_only=True):
+    """A request, as far as the account is concerned."""
+
+    id: str
+    payer: Payer
+    streamed: bool
+    factor_ppm: int = MILLION
+    """Of its owner: charge = cost x factor."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether the server itself ends it; a cancellation says otherwise that the client has left."""
+
+
+class Meter:
+    """Holds, observes, settles. A context: whatever happens to the request, it is posted once on the way out."""
+
+    def __init__(self, ledger: Ledger, request: Metered) -> None:
+        self.cut = False
+        """A budget has ended the answer before its time."""
+        self.broke: Exception | None = None
+        """What ended the answer, where the client was told in the stream."""
+        self._ledger = ledger
+        self._request = request
+        self._payer = request.payer
+        self._factor_ppm = request.factor_ppm
+        self._began = ledger.clock()
+        self._row: HoldRow | None = None
+        self._writing: asyncio.Future[Answer] | None = None
+        self._failures: list[AttemptRow] = []
+        self._going: Going | None = None
+        self._claims: tuple[Claim, ...] = ()
+        self._enforced = False
+        self._output = 0
+        self._affordable = 0
+        self._wanted = UNBOUNDED
+        self._settled = False
+        self._tally = Tally()
+        self._sent: float | None = None
+        self._first: float | None = None
+        self._checked = (0, 0.0)
+
+    # --- Before it is sent -------------------------------------------------------------------------------------------
+
+    def must_be_cut(self, model: str) -> bool:
+        """Whether a budget may have to end the answer half-way: then it must be streamed, whatever the client wants."""
+        return any(budget.mode == "enforce" for budget in self._ledger.budgets.of(self._payer, model))
+
+    async def cover(self, going: Going) -> int | None:
+        """Holds what an attempt can cost, in the place of what is held for the one before. Returns the tokens of output
+        for all choices that it may be asked for, where that is less than it wants to. Raises QuotaExhausted,
+        RateLimited, AccessDenied, StoreUnavailable."""
+        price = self._ledger.prices.at(going.model, self._began)
+        budgets = self._ledger.budgets.of(self._payer, going.model)
+        self._claims = tuple(self._claim(budget, price, going) for budget in budgets)
+        self._enforced = any(claim.enforced for claim in self._claims)
+        limit = going.bound.output_tokens
+        self._wanted = UNBOUNDED if limit is None else limit
+        slice_ = min(self._wanted, self._ledger.settings.slice_tokens * going.choices)
+        row = self._described(going, price, slice_)
+        await self._place(row, least=min(going.choices, self._wanted), most=slice_)
+        self._going = going
+        self._sent = self._ledger.clock()
+        if self._affordable >= self._wanted:
+            return None
+        self._wanted = max(self._affordable - self._affordable % going.choices, going.choices)
+        return self._wanted
+
+    def _claim(self, budget: BudgetRow, price: Price | None, going: Going) -> Claim:
+        """What the attempt may take from one budget."""
+        period = self._ledger.budgets.calendar.began(budget, self._began)
+        enforced = budget.mode == "enforce"
+        prompt = going.bound.prompt_tokens
+        if budget.unit == "token":
+            return Claim(budget.id, period, prompt, 1, 1, "token", enforced)
+        if price is None:
+            if enforced:
+                raise AccessDenied(
+                    f"The model {quote(going.model)} has no price, so that it can't be used under a budget of money. "
+                    "Ask the operator to set one."
+                )
+            return Claim(budget.id, period, 0, 0, 1, "nano", enforced)
+        each_prompt, each_output, request = most(price.rates)
+        base = (prompt * each_prompt + request) * self._factor_ppm
+        scale = PICO_PER_NANO * MILLION
+        return Claim(budget.id, period, base, each_output * self._factor_ppm, scale, "nano", enforced)
+
+    def _described(self, going: Going, price: Price | None, output: int) -> HoldRow:
+        held = 0
+        if price is not None:
+            each_prompt, each_output, request = most(price.rates)
+            cost = going.bound.prompt_tokens * each_prompt + output * each_output + request
+            held = charge_nano(cost, self._factor_ppm)
+        account = HoldAccount(
+            key_id=self._payer.key_id,
+            owner=self._payer.owner,
+            end_user=self._payer.end_user,
+            model=going.model,
+            target=going.target,
+            attempts=going.attempt,
+            streamed=self._request.streamed,
+            price_id=None if price is None else price.id,
+            rates=None if price is None else msgspec.to_builtins(price.rates),
+            factor_ppm=self._factor_ppm,
+            held_nano=held,
+            held=() if self._row is None else self._row.account.held,
+        )
+        return HoldRow(
+            request_id=self._request.id,
+            worker_id=self._ledger.worker_id,
+            created_ms=int(self._began * 1000),
+            account=account,
+            prompt_tokens=going.bound.prompt_tokens,
+            completion_tokens=0,
+        )
+
+    async def _place(self, row: HoldRow, *, least: int, most: int) -> None:
+        new = self._row is None
+        hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted)
+        await self._ledger.place(hold, self._write)
+
+    async def _write(self, hold: Hold) -> Answer:
+        """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written."""
+        writing = self._writing = self._ledger.journal.hold(hold)
+        writing.add_done_callback(lambda done: self._written(hold, done))
+        return await asyncio.shield(writing)
+
+    def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
+        self._writing = None
+        if done.exception() is not None:
+            if hold.new:
+                self._ledger.doubt(hold.row.request_id)
+            return
+        placed = done.result()
+        if isinstance(placed, Placed):
+            self._output = placed.output
+            self._affordable = placed.affordable
+            self._row = structs.replace(hold.row, account=structs.replace(hold.row.account, held=placed.held))
+
+    # --- While it is answered ----------------------------------------------------------------------------------------
+
+    def observe(self, chunk: ChatChunk) -> bool:
+        """A piece of the answer, before it is sent on. True: `extend` must say first whether it may be."""
+        tally = self._tally
+        tally.add(chunk)
+        now = self._ledger.clock()
+        if self._first is None:
+            self._first = now
+            self._checked = (0, now)
+        pieces, at = self._checked
+        settings = self._ledger.settings
+        if tally.pieces - pieces >= settings.checkpoint_tokens or now - at >= settings.checkpoint_seconds:
+            self._check(now)
+        return self._enforced and tally.bound > self._output < self._wanted
+
+    async def extend(self) -> bool:
+        """Holds another slice. False: there is no room for it, and the answer ends here (`cut`)."""
+        if self._row is None or self._going is None:
+            return True  # nothing was held: there is nothing to pay
+        slice_ = self._ledger.settings.slice_tokens * self._going.choices
+        most_ = min(self._wanted, max(self._output + slice_, self._tally.bound))
+        row = structs.replace(self._row, completion_tokens=self._tally.tokens)
+        try:
+            await self._place(row, least=min(self._tally.bound, self._wanted), most=most_)
+        except ApiError:
+            self.cut = True
+        return not self.cut
+
+    def failed(self, error: ApiError) -> None:
+        """An attempt came to nothing; the next one, if there is any, is covered anew."""
+        going, sent = self._going, self._sent
+        if going is not None and sent is not None:
+            self._failures.append(
+                AttemptRow(
+                    request_id=self._request.id,
+                    number=going.attempt,
+                    target=going.target,
+                    model=going.model,
+                    began_ms=int(sent * 1000),
+                    ended_ms=self._ledger.now_ms,
+                    outcome=_told(error) or "",
+                )
+            )
+
+    def _check(self, now: float) -> None:
+        """Notes how far the answer is, without waiting for it."""
+        self._checked = (self._tally.pieces, now)
+        if self._row is not None:
+            self._ledger.check(
+                Checkpoint(
+                    request_id=self._request.id,
+                    prompt_tokens=self._row.prompt_tokens,
+                    completion_tokens=self._tally.tokens,
+                )
+            )
+
+    # --- Its end -----------------------------------------------------------------------------------------------------
+
+    async def settle(self, usage: Usage) -> None:
+        """The answer is whole, or cut: posts what it used. Raises StoreUnavailable; then it is posted later."""
+        counted_by: CountedBy = "estimate" if self.cut else self._counted_by
+        await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
+
+    @property
+    def estimate(self) -> Tokens:
+        """What was used so far, as far as can be told from here."""
+        if self._going is None:
+            return Tokens()
+        bound = self._going.bound
+        prompt = (
+            bound.prompt_tokens if bound.counted_by in KNOWN_HERE else max(1, bound.prompt_tokens // BYTES_PER_TOKEN)
+        )
+        return Tokens(prompt=prompt, completion=self._tally.tokens)
+
+    @property
+    def used(self) -> Usage:
+        """The same, as the API says it."""
+        tokens = self.estimate
+        return usage_of(tokens.prompt, tokens.completion)
+
+    @property
+    def _counted_by(self) -> CountedBy:
+        exact = self._going is not None and self._going.bound.counted_by in KNOWN_HERE
+        return "tokenizer" if exact else "upstream"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Posts a request that did not come to its end, shielded from whoever cancels it again."""
+        if self._settled or (self._row is None and self._writing is None):
+            return
+        ending = asyncio.ensure_future(self._give_up(exc or self.broke))
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait({ending})
+            raise
+        except StoreUnavailable:
+            if exc is None:
+                raise
+
+    async def _give_up(self, exc: BaseException | None) -> None:
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        tokens = Tokens() if self._is_free(exc) else self.estimate
+        await self._post(tokens, self._ending(exc), "estimate", exc)
+
+    def _is_free(self, exc: BaseException | None) -> bool:
+        """Whether nothing was used: it was never sent, or failed before it said anything."""
+        return self._sent is None or (isinstance(exc, Exception) and self._first is None)
+
+    def _ending(self, exc: BaseException | None) -> Ending:
+        if isinstance(exc, asyncio.CancelledError):
+            return "stopped" if self._request.stopped() else "client_gone"
+        if self._first is None and (self._sent is None or isinstance(exc, InvalidRequest)):
+            return "refused"
+        return "upstream_error"
+
+    async def _post(self, tokens: Tokens, ending: Ending, counted_by: CountedBy, exc: BaseException | None) -> None:
+        self._settled = True
+        if self._row is None:
+            return
+        now = self._ledger.clock()
+        posting = settlement(
+            self._row,
+            tokens,
+            int(now * 1000),
+            ending=ending,
+            counted_by=counted_by,
+            error=_told(exc),
+            queue_ms=_ms(self._began, self._sent),
+            first_ms=None if self._first is None else _ms(self._began, self._first),
+            total_ms=_ms(self._began, now),
+        )
+        await self._ledger.post(structs.replace(posting, attempts=tuple(self._failures)))
+
+
+def _ms(start: float, end: float | None) -> int:
+    return 0 if end is None else max(0, round((end - start) * 1000))
+
+
+def _told(exc: BaseException | None) -> str | None:
+    """The status and code that the client was told."""
+    if isinstance(exc, ApiError):
+        return f"{exc.status} {exc.code or exc.type}"
+    return None if exc is None or isinstance(exc, asyncio.CancelledError) else "500 api_error"

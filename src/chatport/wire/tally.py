@@ -1,0 +1,58 @@
+"""How long an answer is so far, for when nobody has said how many tokens that is."""
+
+from __future__ import annotations
+
+from msgspec import UNSET, json
+
+from chatport.wire.chat import ChatChunk, Usage
+
+BYTES_PER_TOKEN = 4
+"""Of an estimate, as in English. A bound never divides: Chinese has fewer."""
+
+CALL_TOKENS = 16
+"""Of a bound, for a call: the marks around it are not in what it says."""
+
+_encode = json.Encoder().encode
+
+
+class Tally:
+    """Counts what the chunks of one answer say."""
+
+    __slots__ = ("bound", "pieces", "size")
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        """Of text, or of a call; a piece is a token at least."""
+        self.size = 0
+        """Bytes."""
+        self.bound = 0
+        """The most tokens that these chunks can be: none is shorter than a byte, and each piece may hide one."""
+
+    def add(self, chunk: ChatChunk) -> None:
+        for choice in chunk.choices:
+            delta = choice.delta
+            size = 0
+            for text in (delta.content, delta.reasoning_content, delta.refusal):
+                if text:
+                    size += len(text) if text.isascii() else len(text.encode())
+            if delta.tool_calls or delta.function_call:
+                size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
+                self.bound += CALL_TOKENS
+            if size or delta.role is UNSET:
+                self.pieces += 1
+                self.bound += size + 1
+                self.size += size
+
+    @property
+    def tokens(self) -> int:
+        """An estimate, clearly not a count."""
+        return max(self.pieces, -(-self.size // BYTES_PER_TOKEN))
+
+
+def usage_of(prompt_tokens: int, completion_tokens: int) -> Usage:
+    """Two counts, without any details."""
+    return Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        total_tokens=prompt_tokens + completion_tokens,
+    )
