@@ -36,7 +36,7 @@ def merged(running: Config, wanted: Config) -> tuple[ModelConfig, ...]:
 
 def restart_needed(running: Config, wanted: Config) -> Iterator[str]:
     """What differs and can't be changed while the server runs."""
-    for table in ("server", "store"):
+    for table in ("server", "store", "ledger"):
         before, after = getattr(running, table), getattr(wanted, table)
         for field in structs.fields(before):
             if getattr(before, field.name) != getattr(after, field.name):

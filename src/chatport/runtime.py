@@ -38,7 +38,7 @@ from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
-from chatport.settings import server_settings, web_settings
+from chatport.settings import ledger_settings, server_settings, web_settings
 from chatport.store import Store, open_store
 from chatport.store.errors import StoreUnavailable
 from chatport.web.app import create_app
@@ -91,7 +91,7 @@ class Runtime:
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
         self.rules = Rules(budgets=Budgets(store.budgets), prices=Prices(), owners=Owners(store.owners))
-        self.ledger = Ledger(store.journal, self.rules)
+        self.ledger = Ledger(store.journal, self.rules, ledger_settings(config.ledger))
         self.routing = Routing()
         self.unknown_fields = UnknownFields()
 

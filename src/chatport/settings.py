@@ -1,8 +1,9 @@
-"""What the web room is told of the configuration, in its own words."""
+"""What other rooms are told of the configuration, in their own words."""
 
 from __future__ import annotations
 
-from chatport.config import Config, ModelConfig, RoutedModel, ServerConfig
+from chatport.config import Config, LedgerConfig, ModelConfig, RoutedModel, ServerConfig
+from chatport.policy.ledger import LedgerSettings
 from chatport.web.limits import HTTPLimits
 from chatport.web.server import ServerSettings
 from chatport.web.site import WebSettings
@@ -35,4 +36,14 @@ def server_settings(server: ServerConfig) -> ServerSettings:
     )
     return ServerSettings(
         drain_seconds=server.drain_seconds, limits=limits, tls_cert=server.tls_cert, tls_key=server.tls_key
+    )
+
+
+def ledger_settings(ledger: LedgerConfig) -> LedgerSettings:
+    return LedgerSettings(
+        slice_tokens=ledger.slice_tokens,
+        checkpoint_tokens=ledger.checkpoint_tokens,
+        checkpoint_seconds=ledger.checkpoint_seconds,
+        budget_wait=ledger.budget_wait,
+        lease_seconds=ledger.lease_seconds,
     )

@@ -20,6 +20,7 @@ from chatport.config.schema import (
     FLAG_CONTEXT,
     ChosenBy,
     Config,
+    LedgerConfig,
     LlamaModel,
     ModelConfig,
     OnDemandConfig,
@@ -35,7 +36,7 @@ from chatport.providers import PROVIDERS, Quirk
 Table = TypeVar("Table", bound=Settings)
 
 BACKENDS: dict[str, type[LlamaModel] | type[ScriptedModel]] = {"llama": LlamaModel, "scripted": ScriptedModel}
-TABLES = ("server", "store", "on_demand", "models")
+TABLES = ("server", "store", "ledger", "on_demand", "models")
 
 
 class Flags(TypedDict, total=False):
@@ -61,6 +62,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     server = reader.table(ServerConfig, "server", {key: value for key, value in flags.items() if value is not None})
     server = reader.checked_server(server)
     store = reader.table(StoreConfig, "store", {})
+    ledger = reader.table(LedgerConfig, "ledger", {})
     on_demand = reader.table(OnDemandConfig, "on_demand", {})
     models, chosen_by = reader.models()
     reader.raise_faults()
@@ -70,6 +72,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     return Config(
         server=server,
         store=store,
+        ledger=ledger,
         on_demand=on_demand,
         models=models,
         home=home,
@@ -130,7 +133,7 @@ class _Reader:
             raise ConfigError(*sorted(self._faults, key=lambda fault: fault.line or 0))
 
     def table(self, kind: type[Table], name: str, flags: dict[str, Any]) -> Table:
-        """`[server]`, `[store]` or `[on_demand]`, all of it optional, under the flags that win over it."""
+        """A table that is there once, all of it optional, under the flags that win over it."""
         found = self._source.values.get(name, {})
         if not isinstance(found, dict):
             self._blame((name,), f"{quote(found)} is not allowed here; write a table, [{name}].")

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from chatport.config.allowed import allowed
-from chatport.config.schema import LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, StoreConfig
+from chatport.config.schema import LedgerConfig, LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, StoreConfig
 from chatport.config.terms import Settings
 from chatport.config.upstreams import RoutedModel, UpstreamTarget
 
@@ -24,6 +24,7 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 TABLES: tuple[tuple[str, type[Settings]], ...] = (
     ("[server]", ServerConfig),
     ("[store]", StoreConfig),
+    ("[ledger]", LedgerConfig),
     ("[on_demand]", OnDemandConfig),
     ('[[models]] with backend = "llama"', LlamaModel),
     ('[[models]] with backend = "scripted"', ScriptedModel),

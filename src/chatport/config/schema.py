@@ -23,6 +23,7 @@ from chatport.config.terms import (
     Switch,
     Word,
     about,
+    matching,
 )
 from chatport.config.upstreams import RoutedModel
 
@@ -103,6 +104,48 @@ class StoreConfig(Settings, frozen=True):
         Literal["process", "power"],
         about('What a confirmed write outlives: "process" a killed server, "power" a power cut too, but is slower.'),
     ] = "process"
+
+
+class LedgerConfig(Settings, frozen=True):
+    """The account of every request: how it is held, for how long it is kept, what is kept with it."""
+
+    slice_tokens: Annotated[
+        int,
+        Meta(ge=16, le=1_000_000),
+        about("Output that is held at a time, for each choice of an answer; more is held while the answer runs."),
+    ] = 512
+    budget_wait: Annotated[
+        Seconds,
+        about(
+            "Seconds that a request waits for room in a budget that other requests' holds take. Then it is answered "
+            "with 429."
+        ),
+    ] = 5.0
+    checkpoint_tokens: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        about("Tokens of output after which it is noted how far an answer is, for the case that the server is killed."),
+    ] = 64
+    checkpoint_seconds: Annotated[PositiveSeconds, about("The same, by the clock.")] = 1.0
+    lease_seconds: Annotated[
+        Annotated[float, Meta(ge=1, le=3600)],
+        about("A server that was not seen in the database for so long is dead: others settle what it has held."),
+    ] = 30.0
+    keep_days: Annotated[
+        Annotated[int, Meta(ge=1, le=36_500)] | None,
+        about("Days that the record of each request is kept. Sums by hour, and balances, stay. Not set: for ever."),
+    ] = None
+    keep_content: Annotated[
+        Switch, about("Keep what was asked and answered with each request, unless its key says otherwise.")
+    ] = False
+    content_days: Annotated[int, Meta(ge=1, le=36_500), about("Days that it is kept.")] = 30
+    currency: Annotated[
+        Annotated[str, matching(r"^[A-Z]{3}\Z", "three capital letters, such as USD or CNY")],
+        about("The currency that amounts are shown in. They are kept in US dollars."),
+    ] = "USD"
+    currency_rate: Annotated[Annotated[float, Meta(gt=0, le=1e9)], about("What one US dollar is in that currency.")] = (
+        1.0
+    )
 
 
 class OnDemandConfig(Settings, frozen=True):
@@ -257,6 +300,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     server: ServerConfig = ServerConfig()
     store: StoreConfig = StoreConfig()
+    ledger: LedgerConfig = LedgerConfig()
     on_demand: OnDemandConfig = OnDemandConfig()
     models: tuple[ModelConfig, ...] = (DEFAULT_MODEL,)
     home: Path
