@@ -16,6 +16,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 
 RANK = {
     "wire": 1,
+    "ids": 0,
     "providers": 0,
     "targets": 0,
     "store": 1,

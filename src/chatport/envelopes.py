@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from secrets import token_hex
 
 from msgspec import structs
 
 from chatport.attempts import Route
 from chatport.delivery import EVENT_STREAM, STREAM_HEADERS, Headers
+from chatport.ids import fresh
 from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.stream import Envelope, StreamNormaliser
 
@@ -23,7 +23,7 @@ REPLAYED = (b"x-chatport-replayed", b"true")
 def envelope(route: Route) -> Envelope:
     """What every chunk of one answer, or its completion, carries: made here, whatever the backend said."""
     return Envelope(
-        id=f"chatcmpl-{token_hex(12)}",
+        id=fresh("chatcmpl-"),
         created=int(time.time()),
         model=route.model.id,
         system_fingerprint=route.target.fingerprint,

@@ -13,10 +13,11 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from secrets import token_hex
 from typing import TextIO
 
 from msgspec import Struct, json, structs
+
+from chatport.ids import fresh
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The request that the running task works for: every line logged meanwhile, in whatever room, names it."""
@@ -61,7 +62,7 @@ class Access(Struct, frozen=True, kw_only=True):
 
 def new_request_id() -> str:
     """A fresh `x-request-id`."""
-    return f"req_{token_hex(12)}"
+    return fresh("req_")
 
 
 def log_access(access: Access) -> None:

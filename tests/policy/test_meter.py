@@ -69,6 +69,12 @@ def said(text: str) -> ChatChunk:
     return ChatChunk(id="", created=0, model="m", choices=[choice], system_fingerprint="")
 
 
+async def written() -> None:
+    """Lets the journal write what it has been given."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_a_request_is_posted_with_what_it_used_at_its_price() -> None:
     world = World()
     async with world.meter(end_user="u", owner="o") as one:
@@ -343,16 +349,14 @@ async def test_checkpoints_follow_the_answer() -> None:
         await one.cover(going())
         for _ in range(5):
             one.observe(said("word"))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await written()
         kept = await world.store.journal.held("req_c")
         assert kept is not None
         assert kept.completion_tokens == 4
         one.observe(said("word"))
         world.now += 1.5
         one.observe(said("word"))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await written()
         kept = await world.store.journal.held("req_c")
         assert kept is not None
         assert kept.completion_tokens == 7
@@ -409,8 +413,7 @@ async def test_a_dead_worker_s_requests_are_settled_at_their_last_checkpoint() -
     await one.cover(going(prompt=20))
     for _ in range(70):
         one.observe(said("word"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await written()
     heir = ledger_over(world.store, lambda: world.now, lease_seconds=30)
     world.now += 29
     await heir.start()

@@ -19,12 +19,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from secrets import token_hex
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, structs
 
+from chatport.ids import fresh
 from chatport.policy.budgets import Budgets
 from chatport.policy.owners import Owners
 from chatport.policy.prices import Prices, Rates, Tokens, charge_nano, cost_pico, nano
@@ -101,7 +101,7 @@ class Ledger:
         self.owners = rules.owners
         self.settings = settings
         self.clock = clock
-        self.worker_id = f"worker_{token_hex(8)}"
+        self.worker_id = fresh("worker_")
         self._line: list[_Ticket] = []
         self._unposted: list[Settlement] = []
         self._doubtful: list[str] = []

@@ -21,7 +21,6 @@ Rules of the file: no I/O, no clock, and a text chunk of a running answer costs 
 from __future__ import annotations
 
 import random
-import secrets
 import string
 from collections.abc import AsyncIterable, Iterable, Iterator
 from enum import IntEnum, StrEnum
@@ -31,6 +30,7 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from chatport.ids import fresh
 from chatport.wire.chat import (
     ChatChunk,
     ChatCompletion,
@@ -261,7 +261,7 @@ class _ChoiceGrammar:
         form: _Form = "custom" if piece.type == "custom" or piece.custom else "function"
         self._call_at[piece.index] = call = _Call(len(self._calls), form, piece.id or "")
         if not call.id or call.id in self._call_ids:
-            call.id = f"call_{secrets.token_hex(12)}"
+            call.id = fresh("call_")
         self._call_ids.add(call.id)
         self._calls.append(call)
         return call

@@ -10,13 +10,13 @@ What `wire/stream.py` repairs is left alone here: roles, order, ids of calls, re
 from __future__ import annotations
 
 from collections.abc import Sequence
-from secrets import token_hex
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, json
 
 from chatport.backends.openai.counting import Tally
+from chatport.ids import fresh
 from chatport.targets import Bound
 from chatport.wire.chat import (
     NULL,
@@ -351,7 +351,7 @@ def _choice(index: int, choice: SaidChoice) -> Choice:
 
 
 def _call(call: SaidCall) -> ToolCall:
-    identity = call.id or f"call_{token_hex(12)}"
+    identity = call.id or fresh("call_")
     if call.custom is not None:
         return CustomToolCall(
             id=identity, custom=CustomCall(name=_named(call.custom.name), input=call.custom.input or "")
