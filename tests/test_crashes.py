@@ -375,6 +375,7 @@ async def recovered(
     store = Store(left)
     heir = Process(store, lambda: world.now + 60, *kind.upstreams())
     await heir.start()
+    await heir.ledger.recover()
     asked, made, whole = upstream
     postings = {row.id: row for row in await rows(store, "postings")}
     entries = await rows(store, "entries")

@@ -112,6 +112,51 @@ async def test_a_missing_limit_holds_one_slice_and_not_the_budget() -> None:
     assert await world.balance(bud) == (10, 0)
 
 
+async def test_a_request_without_a_limit_is_given_one_only_near_the_budget_s_end() -> None:
+    world = World(slice_tokens=100)
+    await world.set(amount=10_000)
+    async with world.meter() as one:
+        assert await one.cover(going()) is None
+        await one.settle(usage_of(9_900, 0))
+    async with world.meter() as two:
+        assert await two.cover(going()) == 90
+        await two.settle(usage_of(10, 90))
+
+
+async def test_a_fail_over_waits_for_others_holds_too() -> None:
+    world = World(budget_wait=0.05)
+    world.ledger.prices.known["dear"] = Price(id="p2", model="dear", rates=Rates(prompt=10**6, completion=10**6))
+    await world.set(unit="nano", amount=30_000)
+    async with world.meter() as other, world.meter() as one:
+        await other.cover(going(model="dear", output=10))
+        await one.cover(going(output=10))
+        with pytest.raises(RateLimited, match=r"waited 0\.05 s"):
+            await one.cover(going(model="dear", output=10, attempt=2))
+        await other.settle(usage_of(10, 10))
+        await one.settle(usage_of(10, 10))
+
+
+async def test_the_store_s_outage_makes_nobody_dead() -> None:
+    """When it is back nobody has been seen for long: who has been cut off itself waits a lease before it judges."""
+    world = World(lease_seconds=0.3, retry_seconds=0.01)
+    one = world.meter()
+    await one.cover(going())
+    heir = ledger_over(world.store, lambda: world.now, lease_seconds=0.3, retry_seconds=0.01)
+    await heir.start()
+    running = asyncio.create_task(heir.run())
+    world.now += 100  # nobody could beat meanwhile
+    await asyncio.sleep(0.1)
+    assert await world.postings() == []
+    await world.store.journal.beat(world.ledger.worker_id, world.ledger.now_ms)
+    await asyncio.sleep(0.4)
+    assert await world.postings() == []
+    world.now += 100  # now it is the other one alone that does not beat
+    async with asyncio.timeout(2):
+        while not await world.postings():
+            await asyncio.sleep(0.02)
+    running.cancel()
+
+
 async def test_a_limit_below_the_slice_is_held_as_it_is() -> None:
     world = World()
     bud = await world.set(amount=10_000)
@@ -417,7 +462,7 @@ async def test_a_dead_worker_s_requests_are_settled_at_their_last_checkpoint() -
     heir = ledger_over(world.store, lambda: world.now, lease_seconds=30)
     world.now += 29
     await heir.start()
-    assert await world.postings() == []
+    assert await heir.recover() == 0
     world.now += 2
     assert await heir.recover() == 1
     [posting] = await world.postings()

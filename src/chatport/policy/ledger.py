@@ -51,6 +51,9 @@ from chatport.wire.errors import Unavailable
 WAKE_EVERY: Final = 0.25
 """Seconds between two tries of who waits for room: other processes release holds without a word."""
 
+BEATS: Final = 6
+"""Heartbeats in a lease."""
+
 HOLD_LOST: Final = "The server lost track of this request. Send it again."
 
 log = logging.getLogger("chatport")
@@ -112,16 +115,16 @@ class Ledger:
 
     # --- Holds -------------------------------------------------------------------------------------------------------
 
-    async def place(self, hold: Hold, write: Callable[[Hold], Awaitable[Answer]]) -> None:
-        """Has a hold written when every budget has room for it; first come, first served. Raises QuotaExhausted where
-        what is posted leaves too little, RateLimited where others' holds take it for too long, Unavailable when the
-        hold that was to be changed is not there any more."""
+    async def place(self, hold: Hold, write: Callable[[Hold], Awaitable[Answer]], *, wait: bool) -> None:
+        """Has a hold written where every budget has room for it; with `wait`, when it has: first come, first served.
+        Raises QuotaExhausted where what is posted leaves too little, RateLimited where others' holds take it (for too
+        long), Unavailable when the hold that was to be changed is not there any more."""
         places = {claim.place for claim in hold.claims if claim.enforced}
-        if hold.new and any(ticket.places & places for ticket in self._line):
+        if wait and any(ticket.places & places for ticket in self._line):
             await self._in_line(hold, places, write)
             return
         answer = await write(hold)
-        if isinstance(answer, NoRoom) and not answer.exhausted and hold.new:
+        if wait and isinstance(answer, NoRoom) and not answer.exhausted:
             await self._in_line(hold, places, write)
         else:
             self._accept(answer)
@@ -162,8 +165,10 @@ class Ledger:
 
     def _accept(self, answer: Answer) -> None:
         match answer:
-            case NoRoom():
+            case NoRoom() if answer.exhausted:
                 raise exhausted(self.budgets, answer, self.clock())
+            case NoRoom():
+                raise waited_in_vain(self.budgets, answer, 0.0)
             case Lost():
                 raise Unavailable(HOLD_LOST)
             case Placed():
@@ -197,27 +202,32 @@ class Ledger:
     # --- As long as the process lives --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """The worker says that it lives, and settles what dead ones have left. Raises StoreUnavailable."""
+        """The worker says that it lives, before its first request. Raises StoreUnavailable."""
         await self.journal.beat(self.worker_id, self.now_ms)
-        await self.recover()
 
     async def run(self) -> None:
-        """Heartbeats, recovery, postings tried again: for as long as the server runs."""
+        """Heartbeats, recovery, postings tried again: for as long as the server runs.
+
+        Others are taken for dead only by who has reached the store for a whole lease without a break: when it comes
+        back after an outage, nobody has been seen for long and all of them live.
+        """
+        lease, clock = self.settings.lease_seconds, time.monotonic
+        due, reached_since = 0.0, clock()
         failing = False
-        due = 0.0
         while True:
-            await asyncio.sleep(self.settings.retry_seconds)
+            await asyncio.sleep(min(self.settings.retry_seconds, lease / BEATS))
             try:
                 await self.retry()
-                if (now := time.monotonic()) >= due:
-                    due = now + self.settings.lease_seconds / 6
+                if (now := clock()) >= due:
+                    due = now + lease / BEATS
                     await self.journal.beat(self.worker_id, self.now_ms)
-                    await self.recover()
+                    if now - reached_since >= lease:
+                        await self.recover()
                 failing = False
             except StoreUnavailable as exc:
                 if not failing:
                     log.error("the account can't be written for now: %s", exc)
-                failing = True
+                failing, reached_since = True, clock()
 
     async def close(self) -> None:
         """What could not be posted is tried once more; what still can't is left to whoever recovers it."""

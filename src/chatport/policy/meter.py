@@ -110,10 +110,12 @@ class Meter:
         self._wanted = UNBOUNDED if limit is None else limit
         slice_ = min(self._wanted, self._ledger.settings.slice_tokens * going.choices)
         row = self._described(going, price, slice_)
-        await self._place(row, least=min(going.choices, self._wanted), most=slice_)
+        await self._place(row, least=min(going.choices, self._wanted), most=slice_, wait=True)
         self._going = going
         self._sent = self._ledger.clock()
-        if self._affordable >= self._wanted:
+        # A request without a limit gets one only where its end is near: upstreams refuse one that is beyond what they
+        # can do, and the answer is cut all the same where the budget ends.
+        if self._affordable >= self._wanted or (limit is None and self._affordable > slice_):
             return None
         self._wanted = max(self._affordable - self._affordable % going.choices, going.choices)
         return self._wanted
@@ -166,10 +168,10 @@ class Meter:
             completion_tokens=0,
         )
 
-    async def _place(self, row: HoldRow, *, least: int, most: int) -> None:
+    async def _place(self, row: HoldRow, *, least: int, most: int, wait: bool) -> None:
         new = self._row is None
         hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted)
-        await self._ledger.place(hold, self._write)
+        await self._ledger.place(hold, self._write, wait=wait)
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written."""
@@ -213,7 +215,7 @@ class Meter:
         most_ = min(self._wanted, max(self._output + slice_, self._tally.bound))
         row = structs.replace(self._row, completion_tokens=self._tally.tokens)
         try:
-            await self._place(row, least=min(self._tally.bound, self._wanted), most=most_)
+            await self._place(row, least=min(self._tally.bound, self._wanted), most=most_, wait=False)
         except ApiError:
             self.cut = True
         return not self.cut

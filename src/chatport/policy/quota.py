@@ -40,7 +40,8 @@ def waited_in_vain(budgets: Budgets, refusal: NoRoom | None, waited: float) -> R
     budget = None if refusal is None else budgets.by_id(refusal.budget_id)
     name = "a budget" if budget is None else f"the {_name(budget)} of {WHOSE[budget.kind]}"
     return RateLimited(
-        f"Requests that are running hold what is left of {name}; waited {waited:g} s for it. Try again.",
+        f"Requests that are running hold what is left of {name}{f'; waited {waited:g} s for it' if waited else ''}. "
+        "Try again.",
         retry_after=RETRY_AFTER,
     )
 
