@@ -1,5 +1,4 @@
-"""A model that thinks, on the real engine. The default model does not; it repeats what it has been shown, and so thinks
-under a template that shows it how."""
+"""A model that thinks, on the real engine (`support/thinking.py`)."""
 
 from __future__ import annotations
 
@@ -13,15 +12,9 @@ import pytest
 from chatport.backends.llama import LlamaBackend, ModelFileError
 from support.backend_suite import completed, streamed
 from support.embedded import TARGET, answer, ask, opened
-from support.gguf_files import CHATML
 from support.stream_rules import check_same_answer
+from support.thinking import SHOWN, TEMPLATE
 
-TEMPLATE = CHATML + "{% if '</think>' in messages[-1].content %}{{ '<think>\n' }}{% endif %}"
-"""Shows how the model thinks, and begins the thought where the question asks for one."""
-SHOWN = [
-    {"role": "user", "content": "one"},
-    {"role": "assistant", "content": "<think>\nsay it\n</think>\n\nONE"},
-] * 4
 CITY = {"type": "object", "properties": {"n": {"enum": ["ONE", "TWO"]}}, "required": ["n"]}
 
 
