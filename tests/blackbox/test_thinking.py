@@ -1,5 +1,4 @@
-"""Thoughts over a real port: apart from the answer, before it, counted, and taken back in the next turn; the same behind
-another Chatport."""
+"""Thoughts over a real port: apart from the answer, before it, counted, taken back later; direct and through an upstream."""
 
 from __future__ import annotations
 
