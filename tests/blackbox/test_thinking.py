@@ -1,4 +1,4 @@
-"""Thoughts over a real port: apart from the answer, before it, counted, taken back later; direct and through an upstream."""
+"""Thoughts over a real port, direct and through an upstream: apart from the answer, before it, counted, taken back."""
 
 from __future__ import annotations
 
