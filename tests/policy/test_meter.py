@@ -23,7 +23,7 @@ from chatport.wire.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from chatport.wire.tally import usage_of
+from chatport.wire.tally import Estimate, usage_of
 from support.accounts import budget, ledger_over, meter, rows
 from support.memory import MemoryDatabase, memory_store
 
@@ -89,6 +89,17 @@ async def test_a_request_is_posted_with_what_it_used_at_its_price() -> None:
     assert (posting.held_nano, posting.ending, posting.counted_by) == (10 + 2 * 512, "complete", "tokenizer")
     assert (posting.end_user, posting.owner, posting.target) == ("u", "o", "t")
     assert (posting.first_ms, posting.total_ms, posting.error) == (500, 750, None)
+
+
+async def test_what_nobody_has_counted_is_posted_as_an_estimate() -> None:
+    world = World()
+    async with world.meter() as one:
+        await one.cover(going(counted_by="bytes"))
+        await one.settle(Estimate(prompt_tokens=3, completion_tokens=1, total_tokens=4))
+    async with world.meter() as two:
+        await two.cover(going(counted_by="bytes"))
+        await two.settle(usage_of(3, 1))
+    assert [posting.counted_by for posting in await world.postings()] == ["estimate", "upstream"]
 
 
 async def test_the_owner_s_factor_makes_the_charge_and_leaves_the_cost() -> None:

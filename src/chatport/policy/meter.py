@@ -30,7 +30,7 @@ from chatport.store.errors import StoreUnavailable
 from chatport.targets import Bound
 from chatport.wire.chat import ChatChunk, Usage
 from chatport.wire.errors import AccessDenied, ApiError, InvalidRequest, quote
-from chatport.wire.tally import BYTES_PER_TOKEN, Tally, usage_of
+from chatport.wire.tally import BYTES_PER_TOKEN, Estimate, Tally, usage_of
 
 UNBOUNDED: Final = 1 << 40
 """Tokens of output: more than any answer has."""
@@ -252,7 +252,8 @@ class Meter:
 
     async def settle(self, usage: Usage) -> None:
         """The answer is whole, or cut: posts what it used. Raises StoreUnavailable; then it is posted later."""
-        counted_by: CountedBy = "estimate" if self.cut else self._counted_by
+        guessed = self.cut or isinstance(usage, Estimate)
+        counted_by: CountedBy = "estimate" if guessed else self._counted_by
         await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
 
     @property

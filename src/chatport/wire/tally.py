@@ -22,7 +22,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.pieces = 0
-        """Of text, or of a call; a piece is a token at least."""
+        """That say something: each is a token at least. Heads and ends, which say nothing, are none."""
         self.size = 0
         """Bytes."""
         self.bound = 0
@@ -38,15 +38,20 @@ class Tally:
             if delta.tool_calls or delta.function_call:
                 size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
                 self.bound += CALL_TOKENS
-            if size or delta.role is UNSET:
+            if size:
                 self.pieces += 1
-                self.bound += size + 1
                 self.size += size
+            if size or delta.role is UNSET:
+                self.bound += size + 1
 
     @property
     def tokens(self) -> int:
         """An estimate, clearly not a count."""
         return max(self.pieces, -(-self.size // BYTES_PER_TOKEN))
+
+
+class Estimate(Usage, frozen=True):
+    """A usage that nobody has counted. On the wire it looks like any other; the account tells the two apart."""
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> Usage:

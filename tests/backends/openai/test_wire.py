@@ -14,8 +14,9 @@ import pytest
 from chatport.backends.openai.counting import bound_of
 from chatport.backends.openai.reading import ReadLimits, StreamReader, read
 from chatport.backends.openai.refusals import Asked
-from chatport.backends.openai.reply import completion_of
+from chatport.backends.openai.reply import SaidUsage, completion_of, usage_of
 from chatport.wire.stream import Envelope, StreamNormaliser
+from chatport.wire.tally import Estimate
 from support.backend_suite import ask
 from support.stream_rules import check_stream, joined
 
@@ -224,3 +225,43 @@ def test_logprobs_with_less_than_there_should_be() -> None:
     (answered,) = completed({"choices": [choice]})["choices"]
     item = {"token": "Hi", "logprob": 0.0, "bytes": None, "top_logprobs": []}
     assert answered["logprobs"] == {"content": [item], "refusal": None}
+
+
+ABSURD = ('{"prompt_tokens":-5,"completion_tokens":3}', '{"prompt_tokens":5,"completion_tokens":99999999999999999999}')
+
+
+@pytest.mark.parametrize("usage", ["null", '{"prompt_tokens":null}', *ABSURD])
+def test_a_usage_that_is_not_said_or_absurd_is_estimated_and_known_as_an_estimate(usage: str) -> None:
+    whole = f'{{"choices":[{{"message":{{"content":"Hi there."}},"finish_reason":"stop"}}],"usage":{usage}}}'.encode()
+    bound = bound_of(REQUEST)
+    reply = completion_of(read(whole, ASKED), 1, bound)
+    frames = [delta('"role":"assistant"', NONE), delta('"content":"Hi there."', NONE), delta("", STOP)]
+    reader = StreamReader(ASKED, 1, bound, ReadLimits(), whole=False)
+    sent = "".join(f"data: {frame}}}\n\n" for frame in frames[:-1]) + f'data: {frames[-1]},"usage":{usage}}}\n\n'
+    streamed = [*reader.feed(sent.encode()), *reader.end()][-1].usage
+    expected = Estimate(
+        prompt_tokens=bound.prompt_tokens // 4, completion_tokens=3, total_tokens=bound.prompt_tokens // 4 + 3
+    )
+    assert [reply.usage, streamed] == [expected, expected]
+    assert isinstance(reply.usage, Estimate)
+    assert isinstance(streamed, Estimate)
+
+
+@pytest.mark.parametrize(
+    ("said", "cached", "reasoning"),
+    [
+        ('"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}', 4, 2),
+        ('"prompt_cache_hit_tokens":8,"prompt_cache_miss_tokens":1', 8, 0),
+        ('"cached_tokens":3', 3, 0),
+        ('"prompt_tokens_details":null,"completion_tokens_details":{"reasoning_tokens":null}', 0, 0),
+        ('"prompt_tokens_details":{"cached_tokens":900},"completion_tokens_details":{"reasoning_tokens":-1}', 9, 0),
+    ],
+    ids=["openai, qwen", "deepseek", "moonshot", "nulls", "absurd"],
+)
+def test_kinds_of_tokens_are_parts_of_the_whole(said: str, cached: int, reasoning: int) -> None:
+    whole = f'{{"prompt_tokens":9,"completion_tokens":3,{said}}}'
+    usage = usage_of(msgspec.json.decode(whole, type=SaidUsage))
+    assert usage is not None
+    assert usage.prompt_tokens_details.cached_tokens == cached
+    assert usage.completion_tokens_details.reasoning_tokens == reasoning
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 3, 12)

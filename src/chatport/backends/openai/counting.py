@@ -5,7 +5,8 @@ from __future__ import annotations
 from msgspec import json
 
 from chatport.targets import Bound
-from chatport.wire.chat import AssistantMessage, ChatChunk, ChatRequest, Message, TextPart, ToolMessage, Usage
+from chatport.wire.chat import AssistantMessage, ChatRequest, Message, TextPart, ToolMessage
+from chatport.wire.tally import BYTES_PER_TOKEN, Estimate, Tally
 
 MESSAGE_TOKENS = 16
 """Per message, for the role and the marks around it: the longest known template takes 9."""
@@ -15,9 +16,6 @@ TEMPLATE_TOKENS = 64
 
 PART_TOKENS = 16_384
 """For a part that is no text: the largest image of known models takes as many."""
-
-BYTES_PER_TOKEN = 4
-"""Of an estimate, as in English. A bound never divides: Chinese has fewer."""
 
 _encode = json.Encoder().encode
 
@@ -55,25 +53,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-class Tally:
-    """What an answer has said so far, for when its upstream does not say what it used."""
-
-    def __init__(self, bound: Bound) -> None:
-        self._prompt = bound.prompt_tokens
-        self._size = 0
-        self._pieces = 0
-
-    def add(self, chunk: ChatChunk) -> None:
-        """One chunk of the answer: a piece is a token at least."""
-        for choice in chunk.choices:
-            delta = choice.delta
-            self._pieces += 1
-            self._size += len(delta.content or "") + len(delta.reasoning_content or "") + len(delta.refusal or "")
-            if delta.tool_calls:
-                self._size += len(_encode(delta.tool_calls))
-
-    def usage(self) -> Usage:
-        """An estimate, clearly not a count: the prompt by its bound, the answer by its length."""
-        prompt = max(1, self._prompt // BYTES_PER_TOKEN)
-        completion = max(self._pieces, -(-self._size // BYTES_PER_TOKEN))
-        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+def estimated(tally: Tally, bound: Bound) -> Estimate:
+    """What an answer used whose upstream does not say it: the prompt by its bound, the answer by its length."""
+    prompt, completion = max(1, bound.prompt_tokens // BYTES_PER_TOKEN), tally.tokens
+    return Estimate(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

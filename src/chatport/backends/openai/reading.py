@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from chatport.backends.openai.counting import Tally
+from chatport.backends.openai.counting import estimated
 from chatport.backends.openai.refusals import Asked, failure_in_answer
 from chatport.backends.openai.reply import Piece, chunk_of, read_piece
 from chatport.targets import Bound
 from chatport.wire.chat import ChatChunk
 from chatport.wire.errors import UpstreamFailed
 from chatport.wire.sse import MAX_FRAME, SSEDecoder
+from chatport.wire.tally import Tally
 
 DONE = b"[DONE]"
 
@@ -45,7 +46,8 @@ class StreamReader:
         self._asked = asked
         self._open = choices
         self._left = limits.reply if whole else limits.stream
-        self._tally = Tally(bound)
+        self._bound = bound
+        self._tally = Tally()
         self._counted = False
         self._decoder = SSEDecoder(limits.frame)
         self._whole: list[bytes] | None = [] if whole else None
@@ -74,7 +76,8 @@ class StreamReader:
         if self._whole:
             yield self._chunk(b"".join(self._whole))
         if not self._counted:
-            yield ChatChunk(id="", created=0, model="", choices=[], system_fingerprint="", usage=self._tally.usage())
+            usage = estimated(self._tally, self._bound)
+            yield ChatChunk(id="", created=0, model="", choices=[], system_fingerprint="", usage=usage)
 
     def _chunk(self, data: bytes) -> ChatChunk:
         chunk = chunk_of(read(data, self._asked))

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, json
 
-from chatport.backends.openai.counting import Tally
+from chatport.backends.openai.counting import estimated
 from chatport.ids import fresh
 from chatport.targets import Bound
 from chatport.wire.chat import (
@@ -43,6 +43,7 @@ from chatport.wire.chat import (
     Usage,
 )
 from chatport.wire.errors import UpstreamFailed
+from chatport.wire.tally import Tally
 
 NO_ANSWER = "The model's upstream sent something that is no answer."
 FEWER_CHOICES = "The model's upstream made fewer choices than were asked for."
@@ -317,9 +318,9 @@ def completion_of(piece: Piece, choices: int, bound: Bound) -> ChatCompletion:
 
 
 def _estimated(piece: Piece, bound: Bound) -> Usage:
-    tally = Tally(bound)
+    tally = Tally()
     tally.add(chunk_of(piece))
-    return tally.usage()
+    return estimated(tally, bound)
 
 
 def _ordered(said: Sequence[SaidChoice]) -> Sequence[SaidChoice]:
@@ -371,11 +372,15 @@ def _named(name: str | None) -> str:
 
 # --- Usage -----------------------------------------------------------------------------------------------------------
 
+MOST_TOKENS = 1 << 40
+"""Of one answer. Nobody makes so many: a count above it is none, and the account could not hold its price."""
+
 
 def usage_of(said: SaidUsage) -> Usage | None:
-    """The counts; None where the upstream only pretends to say them. The total is ours, so that it is one."""
+    """The counts; None where the upstream only pretends to say them. The total is ours, so that it is one, and no part
+    is more than the whole: cached tokens are cheaper, and what is less than nothing would be a grant."""
     prompt, completion = said.prompt_tokens, said.completion_tokens or 0
-    if prompt is None:
+    if prompt is None or not 0 <= prompt <= MOST_TOKENS or not 0 <= completion <= MOST_TOKENS:
         return None
     details, made = said.prompt_tokens_details, said.completion_tokens_details
     cached = (details and details.cached_tokens) or said.cached_tokens or said.prompt_cache_hit_tokens
@@ -386,11 +391,17 @@ def usage_of(said: SaidUsage) -> Usage | None:
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=cached or 0, audio_tokens=details.audio_tokens or 0),
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=_part(cached, prompt), audio_tokens=_part(details.audio_tokens, prompt)
+        ),
         completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=made.reasoning_tokens or 0,
-            audio_tokens=made.audio_tokens or 0,
-            accepted_prediction_tokens=made.accepted_prediction_tokens or 0,
-            rejected_prediction_tokens=made.rejected_prediction_tokens or 0,
+            reasoning_tokens=_part(made.reasoning_tokens, completion),
+            audio_tokens=_part(made.audio_tokens, completion),
+            accepted_prediction_tokens=_part(made.accepted_prediction_tokens, completion),
+            rejected_prediction_tokens=_part(made.rejected_prediction_tokens, completion),
         ),
     )
+
+
+def _part(said: int | None, whole: int) -> int:
+    return min(max(said or 0, 0), whole)
