@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy import Connection
+
 from chatport.policy.budgets import Budgets, Payer
 from chatport.policy.ledger import Ledger, LedgerSettings, Rules
 from chatport.policy.meter import Meter, Metered
@@ -43,5 +45,13 @@ def budget(**fields: Any) -> BudgetRow:
 
 async def rows(store: Store, table: str) -> list[Any]:
     """Everything in a table."""
-    chosen = TABLES[table]
-    return await store._database.read(lambda connection: [*connection.execute(chosen.select())])
+    return (await tables(store, table))[table]
+
+
+async def tables(store: Store, *names: str) -> dict[str, list[Any]]:
+    """Everything in these tables, at one and the same moment."""
+
+    def work(connection: Connection) -> dict[str, list[Any]]:
+        return {name: [*connection.execute(TABLES[name].select())] for name in names}
+
+    return await store._database.read(work)
