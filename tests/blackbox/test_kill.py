@@ -19,7 +19,7 @@ from support.books import books, compare, settled
 from support.counted import counted
 from support.crowd import Crowd, crowd
 from support.databases import session_postgres, store_url
-from support.lives import NewKey, Program, living, prepared
+from support.lives import NewKey, Program, configured, living, prepared
 
 __all__ = ["session_postgres", "store_url"]
 
@@ -27,7 +27,6 @@ ROUNDS = {"sqlite": 20, "postgresql": 4}
 CLIENTS = 12
 LIFE = 0.5
 """Seconds of load before a kill, at most."""
-LEDGER = "[ledger]\nlease_seconds = 1\ncheckpoint_tokens = 4\nslice_tokens = 16\nbudget_wait = 0.5\n"
 
 
 def rounds(url: str) -> int:
@@ -38,10 +37,6 @@ def new_seed() -> int:
     seed = int(os.environ.get("CHATPORT_TEST_SEED") or secrets.randbelow(1 << 32))
     print(f"CHATPORT_TEST_SEED={seed}")
     return seed
-
-
-def configuration(url: str, *models: str, more: str = "") -> str:
-    return "\n".join([f'[store]\nurl = "{url}"', LEDGER, more, *models])
 
 
 @pytest.mark.timeout(3600)
@@ -59,7 +54,7 @@ async def test_killed_at_any_instant_every_request_is_posted_once(
     async with counted(pause=0.001) as upstream:
         models = [upstream.model(name) for name in ("says", "silent", "breaks")]
         models.append(upstream.model("falls", "fails", "says", attempts=2))
-        program = Program(tmp_path / "home", configuration(store_url, *models))
+        program = Program(tmp_path / "home", configured(store_url, *models))
         names = ["says", "says", "silent", "falls", "breaks"]
         async with crowd(program.url, [free, rich, poor], names, rng) as clients:
             for _ in range(times):

@@ -19,6 +19,14 @@ from support.serving import START_SECONDS, STOP_SECONDS, environment_for, free_p
 
 MAIN = "from chatport.cli import main; main()"
 
+LEDGER = "[ledger]\nlease_seconds = 1\ncheckpoint_tokens = 4\nslice_tokens = 16\nbudget_wait = 0.5\n"
+"""Small, so that a short answer has checkpoints, extensions and waits."""
+
+
+def configured(store_url: str, *models: str, ledger: str = LEDGER, more: str = "") -> str:
+    """A configuration file."""
+    return "\n".join([f'[store]\nurl = "{store_url}"', ledger, more, *models])
+
 
 class Program:
     """`chatport serve` on a port of its own; `url` stays the same over all of its lives."""
