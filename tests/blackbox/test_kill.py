@@ -48,7 +48,7 @@ async def test_killed_at_any_instant_every_request_is_posted_once(
     free = NewKey("free")
     rich = NewKey("rich", amount=10**9)
     # Runs out of it half-way, so that requests wait, are limited, cut and refused, too.
-    poor = NewKey("poor", amount=times * 500)
+    poor = NewKey("poor", amount=times * 150)
     await prepared(store_url, free, rich, poor)
     checkpoints: dict[str, int] = {}
     async with counted(pause=0.001) as upstream:

@@ -11,6 +11,7 @@ from chatport.policy.ledger import Ledger
 from chatport.policy.meter import Going, Meter
 from chatport.policy.prices import Price, Rates
 from chatport.store import Store
+from chatport.store.account import Answer, Hold
 from chatport.store.errors import StoreUnavailable
 from chatport.targets import Bound
 from chatport.wire.chat import ChatChunk, ChunkChoice, Delta
@@ -436,6 +437,54 @@ async def test_a_store_that_fails_at_the_hold_lets_nothing_through_and_leaves_no
     assert await rows(world.store, "holds") == []
     [posting] = await world.postings()
     assert (posting.ending, posting.prompt_tokens, posting.charge_nano) == ("refused", 0, 0)
+
+
+async def test_a_hold_that_arrives_after_its_request_was_refused_goes_too() -> None:
+    world = World(lease_seconds=30)
+    bud = await world.set(amount=10_000)
+    asked: list[Hold] = []
+    journal = world.ledger.journal
+    place = journal.hold
+
+    def noted(hold: Hold) -> asyncio.Future[Answer]:
+        asked.append(hold)
+        return place(hold)
+
+    def fail() -> None:
+        raise StoreUnavailable("gone")
+
+    journal.hold = noted  # type: ignore[method-assign]
+    world.database.before = fail  # on its way, and nobody waits for it any more
+    with pytest.raises(StoreUnavailable):
+        async with world.meter() as one:
+            await one.cover(going())
+    world.database.before = lambda: None
+    await world.ledger.retry()
+    await place(asked[0])
+    assert (await world.balance(bud))[1] > 0
+    world.now += 31
+    await world.ledger.retry()
+    assert await rows(world.store, "holds") == []
+    assert await world.balance(bud) == (0, 0)
+    assert [posting.ending for posting in await world.postings()] == ["refused"]
+
+
+async def test_what_can_t_be_posted_fails_alone_and_is_not_tried_for_ever() -> None:
+    world = World(lease_seconds=30)
+    await world.ledger.start()
+    absurd, sound = world.meter(id="req_absurd"), world.meter(id="req_sound")
+    await absurd.cover(going())
+    await sound.cover(going())
+    done = await asyncio.gather(
+        absurd.settle(usage_of(1 << 70, 1)), sound.settle(usage_of(10, 3)), return_exceptions=True
+    )
+    assert [type(one) for one in done] == [OverflowError, type(None)]
+    await world.ledger.retry()
+    assert [posting.id for posting in await world.postings()] == ["req_sound"]
+    world.now += 31
+    heir = ledger_over(world.store, lambda: world.now, lease_seconds=30)
+    assert await heir.recover() == 1
+    assert [(posting.id, posting.ending) for posting in await world.postings()][1:] == [("req_absurd", "crash")]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

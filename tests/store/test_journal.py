@@ -230,6 +230,19 @@ async def test_failed_attempts_and_further_work_are_written_with_the_posting(sto
     assert posting.end_user == "nul\ufffd"
 
 
+async def test_a_write_that_can_t_be_made_takes_no_other_with_it(store: Store) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    await asyncio.gather(*[store.journal.hold(hold(f"req_{number}")) for number in range(3)])
+    faulty = Settlement(posting=end("req_1").posting, also=(fail,))
+    writes = [store.journal.settle(one) for one in (end("req_0"), faulty, end("req_2"))]
+    done = await asyncio.gather(*writes, return_exceptions=True)
+    assert [one if isinstance(one, bool) else type(one) for one in done] == [True, ZeroDivisionError, True]
+    assert [posting.id for posting in await rows(store, postings)] == ["req_0", "req_2"]
+    assert [held.request_id for held in await rows(store, holds)] == ["req_1"]
+
+
 async def test_a_budget_that_has_ended_refuses_nobody(store: Store) -> None:
     await store.budgets.add(TOKENS, "test")
     await store.budgets.change("bud_1", "test", ended_at=5)

@@ -107,7 +107,7 @@ class Ledger:
         self.worker_id = fresh("worker_")
         self._line: list[_Ticket] = []
         self._unposted: list[Settlement] = []
-        self._doubtful: list[str] = []
+        self._doubtful: list[tuple[float, str]] = []
 
     @property
     def now_ms(self) -> int:
@@ -175,8 +175,10 @@ class Ledger:
                 pass
 
     def doubt(self, request_id: str) -> None:
-        """A hold may have been written although the store did not say so: it goes when the store can be asked."""
-        self._doubtful.append(request_id)
+        """A hold may have been written although the store did not say so: it goes when the store can be asked. What is
+        still on its way there may be written even later, so that it is looked for once more after a lease."""
+        now = self.clock()
+        self._doubtful += [(now, request_id), (now + self.settings.lease_seconds, request_id)]
 
     # --- Postings ----------------------------------------------------------------------------------------------------
 
@@ -188,9 +190,16 @@ class Ledger:
         await asyncio.shield(writing)
 
     def _posted(self, settlement: Settlement, done: asyncio.Future[bool]) -> None:
-        if done.exception() is not None:
-            self._unposted.append(settlement)
-            return
+        match done.exception():
+            case None:
+                pass
+            case StoreUnavailable():
+                self._unposted.append(settlement)
+                return
+            case exc:
+                # It would fail again, and for ever. Its hold stays, until this worker ends and another settles it.
+                log.error("request %s can't be posted", settlement.posting.id, exc_info=exc)
+                return
         if not done.result():
             log.warning("request %s was settled by another worker: this one was taken for dead", settlement.posting.id)
         self._wake({taken.place for taken in settlement.taken})
@@ -243,11 +252,12 @@ class Ledger:
             await self.journal.settle(settlement)
             self._unposted.remove(settlement)
             self._wake({taken.place for taken in settlement.taken})
-        while self._doubtful:
-            row = await self.journal.held(self._doubtful[0])
+        now = self.clock()
+        for due, request_id in [doubt for doubt in self._doubtful if doubt[0] <= now]:
+            row = await self.journal.held(request_id)
             if row is not None:
                 await self.journal.settle(unsent(row, self.now_ms))
-            del self._doubtful[0]
+            self._doubtful.remove((due, request_id))
 
     async def recover(self) -> int:
         """Settles what workers hold that have not been seen for a lease, at its last checkpoint; returns how much."""

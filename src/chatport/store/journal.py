@@ -76,6 +76,9 @@ class Journal:
         try:
             done = self._database.write_now(_writing(batch))
         except Exception as exc:  # noqa: BLE001  whatever it is, it belongs to those who wait
+            if _is_one_s_fault(batch, exc):
+                self._writing = asyncio.create_task(self._write_all(batch), name="account")
+                return
             _refuse(batch, exc)
             self._schedule()
             return
@@ -89,18 +92,28 @@ class Journal:
         self._waiting.extendleft(reversed(batch))
         self._writing = asyncio.create_task(self._write_all(), name="account")
 
-    async def _write_all(self) -> None:
-        """Writes until nothing waits; what comes meanwhile is the next transaction."""
+    async def _write_all(self, apart: Sequence[Waiting] = ()) -> None:
+        """Writes until nothing waits; what comes meanwhile is the next transaction. `apart`: each in one of its own."""
         try:
+            for one in apart:
+                await self._write([one])
             while batch := self._next_batch():
-                try:
-                    answers = await self._database.write(_writing(batch))
-                except Exception as exc:  # noqa: BLE001  as above
-                    _refuse(batch, exc)
-                else:
-                    _answer(batch, answers)
+                await self._write(batch)
         finally:
             self._writing = None
+
+    async def _write(self, batch: Sequence[Waiting]) -> None:
+        try:
+            answers = await self._database.write(_writing(batch))
+        except Exception as exc:  # noqa: BLE001  as above
+            if not _is_one_s_fault(batch, exc):
+                _refuse(batch, exc)
+                return
+        else:
+            _answer(batch, answers)
+            return
+        for one in batch:
+            await self._write([one])
 
     def _next_batch(self) -> list[Waiting]:
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_BATCH))]
@@ -141,6 +154,11 @@ def _answer(batch: Sequence[Waiting], answers: Sequence[Any]) -> None:
     for (_, future), answer in zip(batch, answers, strict=True):
         if not future.done():
             future.set_result(answer)
+
+
+def _is_one_s_fault(batch: Sequence[Waiting], exc: Exception) -> bool:
+    """Whether one of the writes has made all of them fail: a mistake of ours, which the others need not pay for."""
+    return len(batch) > 1 and not isinstance(exc, StoreUnavailable)
 
 
 def _refuse(batch: Sequence[Waiting], exc: Exception) -> None:
