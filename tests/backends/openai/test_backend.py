@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from chatport.backends.base import Backend
 from chatport.backends.http.connection import Timeouts
@@ -19,6 +20,7 @@ from chatport.providers import Quirk
 from chatport.targets import Target
 from chatport.telemetry import REQUEST_ID
 from chatport.wire.chat import ChatRequest
+from chatport.wire.decode import as_given
 from chatport.wire.errors import ApiError, InternalError, InvalidRequest, RateLimited, Unavailable, UpstreamFailed
 from support.backend_suite import BackendSuite, ask, completed, content, streamed
 from support.serving import Server
@@ -109,6 +111,26 @@ async def test_what_the_client_gave_goes_out_under_our_key(pools: Pools) -> None
         "seed": 5,
         "user": "u",
     }
+
+
+async def test_a_stream_is_asked_for_whether_or_not_the_client_wants_one(pools: Pools) -> None:
+    given = as_given(ask("hi"), b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": false}')
+    async with upstream(answering(said(REPLY))) as server:
+        backend = opened(server.url, pools)
+        for request in (ask("hi"), given):
+            async with backend.stream(TARGET, request, await backend.bound(TARGET, request)) as chunks:
+                assert [chunk async for chunk in chunks]
+        assert [(asked.json["stream"], asked.json["stream_options"]) for asked in server.asked] == [
+            (True, {"include_usage": True})
+        ] * 2
+
+
+async def test_a_limit_of_ours_wins_over_the_field_as_it_was_given(pools: Pools) -> None:
+    body = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 900, "top_k": 4}'
+    given = as_given(ask("hi"), body)
+    asked = await sent(pools, structs.replace(given, max_completion_tokens=7, max_tokens=None))
+    assert (asked.json["max_completion_tokens"], asked.json["top_k"]) == (7, 4)
+    assert "max_tokens" not in asked.json
 
 
 async def test_headers_and_fields_of_the_target_win(pools: Pools) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct, json
+from msgspec import Struct, json, structs
 
 from chatport import __version__
 from chatport.backends.http.connection import Connection, Timeouts
@@ -100,7 +100,10 @@ class OpenAIBackend:
     async def stream(
         self, target: Target, request: ChatRequest, bound: Bound
     ) -> AsyncIterator[AsyncIterator[ChatChunk]]:
-        """The answer as it comes. Leaving the context early closes the connection, which tells the upstream."""
+        """The answer as it comes, also where the client wants it as a whole. Leaving the context early closes the
+        connection, which tells the upstream."""
+        if not request.stream:
+            request = structs.replace(request, stream=True)
         self.in_flight += 1
         try:
             async with self._ask(target, request) as answer:

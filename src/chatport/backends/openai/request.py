@@ -36,6 +36,7 @@ def edits(request: ChatRequest, model: str, quirks: frozenset[Quirk]) -> dict[st
     """The fields that an upstream gets otherwise than they were given."""
     changed: dict[str, Any] = {"model": model}
     if request.stream:  # for our own count; obfuscation is done here, too
+        changed["stream"] = True
         changed["stream_options"] = None if Quirk.NO_STREAM_OPTIONS in quirks else WITH_USAGE
     if request.store is not None:
         changed["store"] = None
@@ -59,9 +60,7 @@ def _limits(request: ChatRequest, quirks: frozenset[Quirk]) -> dict[str, int | N
     """One limit, in the spelling that the upstream knows: of two, the smaller wins."""
     if Quirk.OLD_MAX_TOKENS in quirks:
         return {"max_tokens": request.output_limit, "max_completion_tokens": None}
-    if request.max_tokens is not None:
-        return {"max_tokens": None, "max_completion_tokens": request.output_limit}
-    return {}
+    return {"max_tokens": None, "max_completion_tokens": request.output_limit}
 
 
 def _named_format(given: ResponseFormat) -> ResponseFormat | None:
