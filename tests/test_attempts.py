@@ -81,8 +81,8 @@ class World:
             return str(answer.choices[0].message.content), call.trail
         said = ""
         async with self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answered:
-            async for chunk in answered.chunks():
-                said += "".join(str(choice.delta.content or "") for choice in chunk.choices)
+            async for piece in answered.pieces():
+                said += "".join(str(choice.delta.content or "") for chunk in piece for choice in chunk.choices)
         return said, call.trail
 
 

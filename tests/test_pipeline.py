@@ -6,26 +6,32 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from chatport.attempts import Attempts
+from chatport.attempts import Answer, Attempts
 from chatport.backends.scripted import ScriptedBackend
 from chatport.delivery import Headers
-from chatport.pipeline import Call, Pace, Pipeline, Stages
+from chatport.pipeline import Call, Pace, Pipeline, Stages, metered_chunks
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
+from chatport.policy.meter import Going
 from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.store import open_store
-from chatport.targets import EVERY_FEATURE, Feature, Target
+from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
+from chatport.wire.chat import ChatChunk, ChunkChoice, Delta, FinishReason, Usage
 from chatport.wire.decode import decode_request
 from chatport.wire.errors import ApiError, InvalidRequest, ModelNotFound, NotFound, Unavailable, Unsupported
-from support.accounts import ledger_over
+from chatport.wire.stream import Envelope, StreamNormaliser
+from chatport.wire.tally import usage_of
+from support.accounts import budget, ledger_over, meter, rows
+from support.memory import memory_store
 from support.stream_rules import check_stream
 
 Ask = Callable[..., Call]
@@ -255,3 +261,77 @@ async def test_cancelling_ends_the_backends_work(house: House) -> None:
     await asyncio.sleep(0.06)
     assert reply.body == seen
     assert not reply.ended
+
+
+# --- What the account pays for ----------------------------------------------------------------------------------------
+
+
+def chunk(content: str, finish: FinishReason | None = None, usage: Usage | None = None) -> ChatChunk:
+    choices = [ChunkChoice(index=0, delta=Delta(content=content), finish_reason=finish)]
+    return ChatChunk(id="", created=0, model="m", choices=choices, system_fingerprint="", usage=usage)
+
+
+async def paid(amount: int, *raw: ChatChunk) -> tuple[list[ChatChunk], Any]:
+    """What a client gets of an answer under a budget of so many tokens, and the posting. The prompt has ten."""
+    store, _ = memory_store()
+    await store.budgets.add(budget(amount=amount), "test")
+    ledger = ledger_over(store, slice_tokens=16)
+    await ledger.budgets.load()
+    grammar = StreamNormaliser(Envelope("c", 1, "m", "fp"), 1, include_usage=False)
+
+    async def rest() -> AsyncIterator[ChatChunk]:
+        for one in raw[1:]:
+            yield one
+
+    async with meter(ledger) as one:
+        bound = Bound(prompt_tokens=10, output_tokens=None, counted_by="exact")
+        await one.cover(Going(model="m", target="t", bound=bound, choices=1, attempt=1))
+        answer = Answer(cast("Any", None), grammar, grammar.push(raw[0]), rest())
+        chunks = [each async for each in metered_chunks(one, answer)]
+        await one.settle(answer.usage)
+    return chunks, (await rows(store, "postings"))[0]
+
+
+def text_and_end(chunks: list[ChatChunk]) -> tuple[str, list[str]]:
+    choices = [choice for each in chunks for choice in each.choices]
+    ends = [choice.finish_reason for choice in choices if choice.finish_reason is not None]
+    return "".join(str(choice.delta.content or "") for choice in choices), [*ends]
+
+
+async def test_an_answer_that_comes_as_one_piece_is_whole_even_if_nothing_is_left() -> None:
+    """Its end was lost, and a reply without one is a 500 that was paid for."""
+    chunks, posting = await paid(40, chunk("many words at once, more than is held", "stop", usage_of(10, 9)))
+    assert text_and_end(chunks) == ("many words at once, more than is held", ["stop"])
+    assert (posting.ending, posting.completion_tokens) == ("complete", 9)
+
+
+async def test_what_a_client_gets_is_counted_before_and_covered_before_the_next() -> None:
+    chunks, posting = await paid(40, *[chunk("word ")] * 20)
+    said, ends = text_and_end(chunks)
+    assert ends == ["length"]
+    assert (posting.ending, posting.counted_by) == ("cut", "estimate")
+    assert 0 < len(said) // 5 <= posting.completion_tokens
+    assert posting.prompt_tokens + posting.completion_tokens <= 40
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_piece_has_paid_for_it() -> None:
+    store, _ = memory_store()
+    grammar = StreamNormaliser(Envelope("c", 1, "m", "fp"), 1, include_usage=False)
+
+    async def rest() -> AsyncIterator[ChatChunk]:
+        yield chunk("two ")
+
+    async def leave() -> None:
+        async with meter(ledger_over(store)) as one:
+            bound = Bound(prompt_tokens=10, output_tokens=None, counted_by="exact")
+            await one.cover(Going(model="m", target="t", bound=bound, choices=1, attempt=1))
+            answer = Answer(cast("Any", None), grammar, grammar.push(chunk("one ")), rest())
+            async with aclosing(metered_chunks(one, answer)) as chunks:
+                async for each in chunks:
+                    if "two" in text_and_end([each])[0]:
+                        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await leave()
+    [posting] = await rows(store, "postings")
+    assert (posting.ending, posting.completion_tokens) == ("client_gone", 2)

@@ -122,15 +122,13 @@ class Answer(Struct, frozen=True):
             raise InternalError(NO_USAGE)
         return self.grammar.usage
 
-    async def chunks(self) -> AsyncGenerator[ChatChunk, None]:
-        """All of it, as a client may see it. Raises ApiError when it breaks."""
-        for chunk in self.first:
-            yield chunk
+    async def pieces(self) -> AsyncGenerator[list[ChatChunk], None]:
+        """All of it, as a client may see it: for each chunk of the backend's, what becomes of it. Who stops between two
+        pieces leaves no choice whose end was made and not told. Raises ApiError when it breaks."""
+        yield self.first
         async for raw in self.rest:
-            for chunk in self.grammar.push(raw):
-                yield chunk
-        for chunk in self.grammar.finish():
-            yield chunk
+            yield self.grammar.push(raw)
+        yield self.grammar.finish()
 
 
 class Attempts:

@@ -168,11 +168,16 @@ class Pipeline:
 
 
 async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
-    """The answer as far as the account pays for it."""
-    async with aclosing(answer.chunks()) as chunks:
-        async for chunk in chunks:
-            yield chunk
-            if meter.observe(chunk) and not await meter.extend():
+    """The answer as far as the account pays for it. What is there is counted before anybody sees it, and sent on: it
+    was made; what is not yet made is covered first."""
+    async with aclosing(answer.pieces()) as pieces:
+        async for piece in pieces:
+            short = False
+            for chunk in piece:
+                short |= meter.observe(chunk)
+            for chunk in piece:
+                yield chunk
+            if short and not answer.grammar.ended and not await meter.extend():
                 break
     if meter.cut:
         for chunk in answer.grammar.cut(meter.used):

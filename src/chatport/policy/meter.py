@@ -194,7 +194,7 @@ class Meter:
     # --- While it is answered ----------------------------------------------------------------------------------------
 
     def observe(self, chunk: ChatChunk) -> bool:
-        """A piece of the answer, before it is sent on. True: `extend` must say first whether it may be."""
+        """A piece of the answer, before it is sent on. True: `extend` must say whether there may be another."""
         tally = self._tally
         tally.add(chunk)
         now = self._ledger.clock()

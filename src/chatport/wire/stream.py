@@ -128,6 +128,11 @@ class StreamNormaliser:
         self._obfuscate = include_obfuscation
         self._chunk_usage: UnsetType | None = None if include_usage else UNSET
 
+    @property
+    def ended(self) -> bool:
+        """Whether every choice has come to its end: nothing but the usage follows."""
+        return all(choice.state is State.DONE for choice in self._choices)
+
     def push(self, chunk: ChatChunk) -> list[ChatChunk]:
         """What the client gets for this chunk: often one, none while there is nothing to say."""
         if chunk.usage:
