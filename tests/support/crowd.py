@@ -36,6 +36,7 @@ class Had:
     clamped: bool = False
     finish: str | None = None
     code: str | None = None
+    message: str = ""
     headers: httpx2.Headers = field(default_factory=httpx2.Headers)
 
 
@@ -170,7 +171,8 @@ def _words(reply: bytes, *, stream: bool) -> int:
 def _read(had: Had, reply: bytes, *, stream: bool) -> None:
     """The end of a reply that ended as HTTP wants it."""
     if had.status != 200:
-        had.code = json.decode(reply)["error"]["code"]
+        error = json.decode(reply)["error"]
+        had.code, had.message = error["code"], error["message"]
     elif stream:
         frames = [line.removeprefix(b"data: ") for line in reply.split(b"\n\n") if line.startswith(b"data: ")]
         last = frames[-1] if frames else b""
