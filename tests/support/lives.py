@@ -118,6 +118,10 @@ class NewKey:
         digest = hashlib.sha256(self.secret.encode()).digest()
         row = KeyRow(id=self.id, name=self.id, digest=digest, prefix="sk-cp-", admin=False, models=None, created_at=1)
         await store.keys.add(row)
+        await self.set_budget(store)
+
+    async def set_budget(self, store: Store) -> None:
+        """Gives the key the budget, if it has one here."""
         if self.budget is not None:
             await store.budgets.add(self.budget, "test")
 
