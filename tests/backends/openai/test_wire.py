@@ -15,6 +15,7 @@ from chatport.backends.openai.counting import bound_of
 from chatport.backends.openai.reading import ReadLimits, StreamReader, read
 from chatport.backends.openai.refusals import Asked
 from chatport.backends.openai.reply import SaidUsage, completion_of, usage_of
+from chatport.policy.prices import Tokens
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import Estimate
 from support.backend_suite import ask
@@ -247,21 +248,85 @@ def test_a_usage_that_is_not_said_or_absurd_is_estimated_and_known_as_an_estimat
     assert isinstance(streamed, Estimate)
 
 
-@pytest.mark.parametrize(
-    ("said", "cached", "reasoning"),
-    [
-        ('"prompt_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":2}', 4, 2),
-        ('"prompt_cache_hit_tokens":8,"prompt_cache_miss_tokens":1', 8, 0),
-        ('"cached_tokens":3', 3, 0),
-        ('"prompt_tokens_details":null,"completion_tokens_details":{"reasoning_tokens":null}', 0, 0),
-        ('"prompt_tokens_details":{"cached_tokens":900},"completion_tokens_details":{"reasoning_tokens":-1}', 9, 0),
-    ],
-    ids=["openai, qwen", "deepseek", "moonshot", "nulls", "absurd"],
-)
-def test_kinds_of_tokens_are_parts_of_the_whole(said: str, cached: int, reasoning: int) -> None:
-    whole = f'{{"prompt_tokens":9,"completion_tokens":3,{said}}}'
-    usage = usage_of(msgspec.json.decode(whole, type=SaidUsage))
+GOLDEN = {
+    "openai": (
+        (
+            '{"prompt_tokens":2006,"completion_tokens":300,"total_tokens":2306,'
+            '"prompt_tokens_details":{"cached_tokens":1920,"audio_tokens":0},'
+            '"completion_tokens_details":{"reasoning_tokens":192,"audio_tokens":0,"accepted_prediction_tokens":0,'
+            '"rejected_prediction_tokens":0}}'
+        ),
+        Tokens(prompt=2006, cached=1920, completion=300, reasoning=192),
+    ),
+    "openai, sound": (
+        (
+            '{"prompt_tokens":100,"completion_tokens":60,"total_tokens":160,'
+            '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":80},'
+            '"completion_tokens_details":{"reasoning_tokens":0,"audio_tokens":50}}'
+        ),
+        Tokens(prompt=100, audio_prompt=80, completion=60, audio_completion=50),
+    ),
+    "deepseek": (
+        (
+            '{"prompt_tokens":16,"completion_tokens":10,"total_tokens":26,"prompt_tokens_details":{"cached_tokens":0},'
+            '"completion_tokens_details":{"reasoning_tokens":4},"prompt_cache_hit_tokens":12,"prompt_cache_miss_tokens":4}'
+        ),
+        Tokens(prompt=16, cached=12, completion=10, reasoning=4),
+    ),
+    "qwen": (
+        (
+            '{"prompt_tokens":3019,"completion_tokens":104,"total_tokens":3123,'
+            '"prompt_tokens_details":{"cached_tokens":2048,"text_tokens":3019},'
+            '"completion_tokens_details":{"reasoning_tokens":88,"text_tokens":16}}'
+        ),
+        Tokens(prompt=3019, cached=2048, completion=104, reasoning=88),
+    ),
+    "moonshot": (
+        '{"prompt_tokens":19,"completion_tokens":21,"total_tokens":40,"cached_tokens":10}',
+        Tokens(prompt=19, cached=10, completion=21),
+    ),
+    "xai": (
+        (
+            '{"prompt_tokens":32,"completion_tokens":9,"total_tokens":135,'
+            '"prompt_tokens_details":{"text_tokens":32,"audio_tokens":0,"image_tokens":0,"cached_tokens":6},'
+            '"completion_tokens_details":{"reasoning_tokens":94,"audio_tokens":0,"accepted_prediction_tokens":0,'
+            '"rejected_prediction_tokens":0},"num_sources_used":0}'
+        ),
+        Tokens(prompt=32, cached=6, completion=103, reasoning=94),
+    ),
+    "vllm": (
+        '{"prompt_tokens":7,"total_tokens":12,"completion_tokens":5,"prompt_tokens_details":null}',
+        Tokens(prompt=7, completion=5),
+    ),
+    "nulls": (
+        (
+            '{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":null},'
+            '"completion_tokens_details":{"reasoning_tokens":null}}'
+        ),
+        Tokens(prompt=9, completion=3),
+    ),
+    "absurd": (
+        (
+            '{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":900},'
+            '"completion_tokens_details":{"reasoning_tokens":-1}}'
+        ),
+        Tokens(prompt=9, cached=9, completion=3),
+    ),
+    "absurd, and it adds up": (
+        (
+            '{"prompt_tokens":9,"completion_tokens":3,"total_tokens":99999999999999999999,'
+            '"completion_tokens_details":{"reasoning_tokens":99999999999999999987}}'
+        ),
+        Tokens(prompt=9, completion=3, reasoning=3),
+    ),
+}
+"""Usages as providers send them as of 2026, and what the account takes from them."""
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_what_is_posted_of_each_provider_s_usage(name: str) -> None:
+    said, tokens = GOLDEN[name]
+    usage = usage_of(msgspec.json.decode(said, type=SaidUsage))
     assert usage is not None
-    assert usage.prompt_tokens_details.cached_tokens == cached
-    assert usage.completion_tokens_details.reasoning_tokens == reasoning
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (9, 3, 12)
+    assert Tokens.of(usage) == tokens
+    assert usage.total_tokens == tokens.prompt + tokens.completion

@@ -387,6 +387,9 @@ def usage_of(said: SaidUsage) -> Usage | None:
     if not cached and details is None and made is None:
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
     details, made = details or SaidPromptDetails(), made or SaidCompletionDetails()
+    thought = made.reasoning_tokens or 0
+    if 0 < thought <= MOST_TOKENS and said.total_tokens == prompt + completion + thought:
+        completion += thought  # xAI counts what was thought beside what was said
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
