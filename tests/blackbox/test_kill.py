@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from support.books import books, compare, settled
-from support.counted import counted
+from support.counted import WORDS, counted
 from support.crowd import Crowd, crowd
-from support.databases import session_postgres, store_url
+from support.databases import emptied, session_postgres, store_url
 from support.lives import NewKey, Program, configured, living, prepared
 
 __all__ = ["session_postgres", "store_url"]
@@ -27,6 +27,8 @@ ROUNDS = {"sqlite": 20, "postgresql": 4}
 CLIENTS = 12
 LIFE = 0.5
 """Seconds of load before a kill, at most."""
+LONG_LIFE = 1.5
+"""The same, of each fifth life: long enough to settle what dead ones have left while there is load."""
 
 
 def rounds(url: str) -> int:
@@ -57,9 +59,10 @@ async def test_killed_at_any_instant_every_request_is_posted_once(
         program = Program(tmp_path / "home", configured(store_url, *models))
         names = ["says", "says", "silent", "falls", "breaks"]
         async with crowd(program.url, [free, rich, poor], names, rng) as clients:
-            for _ in range(times):
+            for number in range(times):
                 await program.start()
-                checkpoints |= await one_life(program, clients, store_url)
+                life = rng.uniform(0.02, LIFE) if number % 5 else LONG_LIFE
+                checkpoints |= await one_life(program, clients, life, store_url)
         async with living(program):
             read = await settled(store_url)
     compare(read, upstream, clients, checkpoints)
@@ -71,12 +74,42 @@ async def test_killed_at_any_instant_every_request_is_posted_once(
     assert endings["crash"] > times // 2
 
 
-async def one_life(program: Program, clients: Crowd, store_url: str) -> dict[str, int]:
-    """Clients until the server is killed; what it left under way."""
+async def one_life(program: Program, clients: Crowd, seconds: float, store_url: str) -> dict[str, int]:
+    """Clients for so many seconds, until the server is killed; what it left under way."""
     dead = asyncio.Event()
     working = asyncio.create_task(clients.many(CLIENTS, dead.is_set))
-    await asyncio.wait({working}, timeout=clients.rng.uniform(0.02, LIFE))
+    await asyncio.wait({working}, timeout=seconds)
     await program.kill()
     dead.set()
     await working
     return (await books(store_url)).checkpoints
+
+
+async def test_who_lives_settles_for_who_was_killed_and_for_nobody_else(tmp_path: Path, session_postgres: str) -> None:
+    """Two servers over one database: one dies, the other has answers that take longer than a lease."""
+    await emptied(session_postgres)
+    keys = [NewKey("free"), NewKey("rich", amount=10**9)]
+    await prepared(session_postgres, *keys)
+    async with counted(pause=0.03) as upstream:
+        config = configured(session_postgres, upstream.model("says"))
+        lives, dies = Program(tmp_path / "lives", config), Program(tmp_path / "dies", config)
+        async with (
+            living(lives),
+            crowd(lives.url, keys, ["says"], random.Random(0)) as there,
+            crowd(dies.url, keys, ["says"], random.Random(0)) as gone,
+        ):
+            await dies.start()
+            asked = [(clients, key) for clients in (there, gone) for key in keys for _ in range(3)]
+            tasks = [
+                asyncio.create_task(clients.ask(key, model="says", seed=WORDS, stream=True)) for clients, key in asked
+            ]
+            await asyncio.sleep(0.7)
+            await dies.kill()
+            checkpoints = (await books(session_postgres)).checkpoints
+            await asyncio.gather(*tasks)
+            read = await settled(session_postgres, within=5)
+    compare(read, upstream, there, checkpoints)
+    compare(read, upstream, gone, checkpoints)
+    assert {read.postings[had.request_id].ending for had in there.had} == {"complete"}
+    assert {read.postings[had.request_id].ending for had in gone.had} == {"crash"}
+    assert len(gone.had) == 6

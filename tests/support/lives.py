@@ -19,7 +19,7 @@ from support.serving import START_SECONDS, STOP_SECONDS, environment_for, free_p
 
 MAIN = "from chatport.cli import main; main()"
 
-LEDGER = "[ledger]\nlease_seconds = 1\ncheckpoint_tokens = 4\nslice_tokens = 16\nbudget_wait = 0.5\n"
+LEDGER = "[ledger]\nlease_seconds = 1\ncheckpoint_tokens = 4\nslice_tokens = 16\nbudget_wait = 0.2\n"
 """Small, so that a short answer has checkpoints, extensions and waits."""
 
 
