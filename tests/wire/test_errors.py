@@ -88,6 +88,10 @@ def test_other_headers() -> None:
     assert errors.InvalidKey("x").headers == {"www-authenticate": "Bearer"}
     assert errors.MethodNotAllowed("PUT", "GET, POST").headers == {"allow": "GET, POST"}
     assert errors.Unavailable("x").headers == {}
+    assert errors.RateLimited("x", limits={"x-ratelimit-limit-tokens": "1"}, hopeless=True).headers == {
+        "x-ratelimit-limit-tokens": "1",
+        "x-should-retry": "false",
+    }
 
 
 @pytest.mark.parametrize(

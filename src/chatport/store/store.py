@@ -19,6 +19,7 @@ from chatport.store.database import Database
 from chatport.store.errors import StoreMisconfigured
 from chatport.store.journal import Journal
 from chatport.store.keys import KeyRows
+from chatport.store.limits import LimitRows
 from chatport.store.migrate import migrate, revision
 from chatport.store.owners import OwnerRows
 from chatport.store.replays import ReplayRows
@@ -44,6 +45,7 @@ class Store:
         self._watching: asyncio.Task[None] | None = None
         self.revisions = Revisions(database)
         self.keys = KeyRows(database, self._changed.set)
+        self.limits = LimitRows(database, self._changed.set)
         self.completions = CompletionRows(database)
         self.journal = Journal(database)
         self.budgets = BudgetRows(database, self._changed.set)

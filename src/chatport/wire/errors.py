@@ -22,6 +22,7 @@ Raise them anywhere; only `web/` turns one into a reply, and only `wire/sse.py` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
 from typing import Any, ClassVar
 
@@ -195,9 +196,28 @@ class RetryLater(ApiError):
 
 
 class RateLimited(RetryLater):
-    """Over a limit of the caller's plan."""
+    """Over a limit of the caller's plan. `limits`: the headers that say how its limits are. `hopeless`: the same
+    request will never pass, and the SDKs, which repeat every 429, are told not to."""
 
     status, type, default_code = 429, "rate_limit_exceeded", "rate_limit_exceeded"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        code: str | None = None,
+        limits: Mapping[str, str] | None = None,
+        hopeless: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after=retry_after, code=code)
+        self.limits = dict(limits or {})
+        self.hopeless = hopeless
+
+    @property
+    def headers(self) -> dict[str, str]:
+        never = {"x-should-retry": "false"} if self.hopeless else {}
+        return super().headers | never | self.limits
 
 
 class InternalError(ApiError):
