@@ -112,6 +112,16 @@ def test_a_whole_file(file: Path) -> None:
     assert (config.source, config.chosen_by) == (file, "file")
 
 
+def test_limits(file: Path) -> None:
+    assert load(None, {"CHATPORT_HOME": str(file.parent)}).limits == ()
+    file.write_text(
+        '[[limits]]\nscope = "owner:Büro 7:a"\nrpm = "${RPM}"\n[[limits]]\nscope="key:*"\ntpd = 5\nmode = "report"'
+    )
+    owner, keys = load(file, {"RPM": "60"}).limits
+    assert (owner.subject, owner.amounts, owner.mode) == (("owner", "Büro 7:a"), {"rpm": 60}, "enforce")
+    assert (keys.subject, keys.amounts, keys.mode) == (("key", "*"), {"tpd": 5}, "report")
+
+
 def test_a_file_without_models_keeps_the_default_one(file: Path) -> None:
     file.write_text("[server]\nport = 9000\n")
     config = load(file, {})
@@ -216,7 +226,7 @@ FAULTS: list[tuple[str, int | None, str, str]] = [
     ("[server]\n[server.deep]\nx = 1", 2, "server.deep", "there is no such key"),
     ("server = 1", 1, "server", "1 is not allowed here; write a table, [server]."),
     ("[severs]\nx = 1", 1, "severs", 'there is no such key; did you mean "server"?'),
-    ("zzz = 1", 1, "zzz", "there is no such key; allowed: ledger, models, on_demand, server, store."),
+    ("zzz = 1", 1, "zzz", "there is no such key; allowed: ledger, limits, models, on_demand, server, store."),
     ('[store]\nurl = "mysql://u:s3cret@h/d"', 2, "store.url", 'the value is not allowed; allowed: "sqlite:///PATH" or'),
     ("[ledger]\nlease_seconds = 0", 2, "ledger.lease_seconds", "0 is not allowed; allowed: a number from 1 to 3600."),
     ('[ledger]\ncurrency = "yuan"', 2, "ledger.currency", "allowed: three capital letters, such as USD or CNY."),
@@ -272,6 +282,24 @@ FAULTS: list[tuple[str, int | None, str, str]] = [
     ),
     ('[server]\nhost = "${A"', 2, "server.host", 'holds a "${" that begins no ${VARIABLE}'),
     (ECHO + 'reply = ["x", "${NOT_SET}"]', 4, "models[0].reply[1]", "NOT_SET is not set"),
+    (
+        '[[limits]]\nscope = "team:x"\nrpm = 1',
+        2,
+        "limits[0].scope",
+        '"team:x" is not allowed; allowed: "key:ID", "owner:NAME", "model:ID" or "user:KEY_ID", or "*" in place',
+    ),
+    ('[[limits]]\nscope = "key:"\nrpm = 1', 2, "limits[0].scope", '"key:" is not allowed'),
+    ("[[limits]]\nrpm = 1", 1, "limits[0].scope", 'is missing; allowed: "key:ID"'),
+    ('[[limits]]\nscope = "key:*"\nrpm = 0', 3, "limits[0].rpm", "0 is not allowed; allowed: a whole number from 1 to"),
+    ('[[limits]]\nscope = "key:*"\nrpn = 1', 3, "limits[0].rpn", 'there is no such key; did you mean "rpm"?'),
+    ('[[limits]]\nscope = "key:*"\nmode = "report"', 1, "limits[0]", "limits nothing; give at least one of rpm, rph,"),
+    (
+        '[[limits]]\nscope = "key:*"\nrpm = 1\n[[limits]]\nscope = "key:*"\ntpm = 1',
+        5,
+        "limits[1].scope",
+        '"key:*" has a table already; write its limits there.',
+    ),
+    ("limits = 60", 1, "limits", "each limit is a table of its own, [[limits]]."),
     ("[server]\nport = 80 80", 2, "", "is not TOML: Expected newline or end of document after a statement."),
     ("[server]\nport = 1\nport = 2", 3, "", "is not TOML: Cannot overwrite a value."),
     ("[server\n", 1, "", "is not TOML"),

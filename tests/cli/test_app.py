@@ -26,6 +26,9 @@ COMMANDS = [
     "keys create",
     "keys list",
     "keys revoke",
+    "limits set",
+    "limits list",
+    "limits rm",
     "config check",
 ]
 

@@ -15,7 +15,7 @@ from chatport.cli.keys import opened_keys
 from chatport.config import Config
 
 runner = CliRunner()
-ENTRY = {"id", "name", "prefix", "admin", "models", "created_at", "expires_at", "revoked_at", "state"}
+ENTRY = {"id", "name", "prefix", "admin", "models", "owner", "created_at", "expires_at", "revoked_at", "state"}
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,27 @@ def test_create_prints_the_key_alone_on_stdout(home: Path) -> None:
 
 def test_create_as_json() -> None:
     new = json.loads(run("create", "--name", "trial", "--models", "gpt-4, gpt-3.5-turbo", "--json"))
-    assert new.keys() == ENTRY | {"key"}
+    assert new.keys() == ENTRY | {"key", "rpm", "tpm", "concurrency"}
+    assert {new[name] for name in ("owner", "expires_at", "rpm", "tpm", "concurrency")} == {None}
     assert (new["name"], new["admin"], new["models"]) == ("trial", False, ["gpt-3.5-turbo", "gpt-4"])
     assert new["key"].startswith(new["prefix"])
     assert json.loads(run("create", "--admin", "--json"))["admin"] is True
+
+
+def test_create_with_owner_limits_and_an_end() -> None:
+    options = ("--owner", "alice", "--rpm", "60", "--tpm", "100000", "--concurrency", "4", "--expires", "30d")
+    new = json.loads(run("create", "--json", *options))
+    assert (new["owner"], new["rpm"], new["tpm"], new["concurrency"]) == ("alice", 60, 100_000, 4)
+    assert new["expires_at"] == pytest.approx(time.time() + 30 * 86_400, abs=60)
+    assert json.loads(run("list", "--json"))[0]["owner"] == "alice"
+    (limit,) = json.loads(runner.invoke(app, ["limits", "list", "--json"]).stdout)
+    assert (limit["scope"], limit["rpm"], limit["tpm"], limit["rpd"]) == (f"key:{new['id']}", 60, 100_000, None)
+
+
+def test_list_shows_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    run("create", "--owner", "Büro 7")
+    assert "Büro 7" in run("list")
 
 
 def test_list_shows_every_key_but_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +120,9 @@ def test_a_model_that_nobody_configured_gets_a_note() -> None:
     [
         (["revoke", "key_nobody"], 1, 'No key with the id or prefix "key_nobody".'),
         (["create", "--name", ""], 1, "A key's name must have 1 to 100 printable characters"),
+        (["create", "--owner", "*"], 1, 'An owner\'s name must have 1 to 100 printable characters; got "*".'),
+        (["create", "--rpm", "0"], 2, "'0' is not allowed; write a whole number from 1 to"),
+        (["create", "--expires", "soon"], 2, "'soon' is no span of time; write 90s, 15m, 12h, 30d or 8w"),
         (["create", "--models", " , "], 2, "Give at least one model, or leave --models out."),
         (["list", "--config", "gone.toml"], 3, "gone.toml: can't be read"),
         (["revoke"], 2, "Missing argument"),

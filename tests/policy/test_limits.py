@@ -45,8 +45,7 @@ class House:
 
     def __init__(self, *limits: Limit) -> None:
         self.counters = MemoryCounters()
-        # Rows are read by `load` alone, which has tests of its own.
-        self.limits = Limits(self.counters, rows=None)  # type: ignore[arg-type]
+        self.limits = Limits(self.counters)
         self.limits.configure(limits)
 
     def admit(self, now: float = 0.0, who: Subjects = WHO) -> Admission:
@@ -155,6 +154,15 @@ def test_a_star_is_for_each_one_that_has_none_of_its_own() -> None:
     house.refused()
     house.admit(who=STRANGER)
     house.refused(who=STRANGER)
+
+
+def test_the_models_of_a_family_have_a_limit_each() -> None:
+    house = House(limit("model:openai/*", rpm=1), limit("model:openai/big", rpm=2), limit("model:*", rpm=3))
+    for model, admitted in {"openai/small": 1, "openai/a/b": 1, "openai/big": 2, "other": 3}.items():
+        who = structs.replace(WHO, model=model)
+        for _ in range(admitted):
+            house.admit(who=who)
+        house.refused(who=who)
 
 
 def test_the_tighter_refuses_and_the_others_lose_nothing() -> None:
@@ -318,6 +326,17 @@ def test_what_is_used_outlives_a_changed_configuration() -> None:
     house.refused()
     house.limits.configure([])
     house.admit()
+
+
+def test_a_look_costs_nothing() -> None:
+    house = House(limit(rpm=2, tpm=10, concurrency=1))
+    house.admit()
+    seen = now_or_never(house.limits.look(WHO, 0.0))
+    assert seen.headers(0.0)["x-ratelimit-remaining-requests"] == "1"
+    now_or_never(seen.correct(5, 0.0))
+    now_or_never(seen.release())
+    assert house.used() == {"key:key_1 rpm": 1, "key:key_1 tpm": 0, "key:key_1 concurrency": 1}
+    assert now_or_never(House().limits.look(WHO, 0.0)).headers(0.0) == {}
 
 
 def test_how_a_caller_stands() -> None:

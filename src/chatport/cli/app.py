@@ -12,6 +12,7 @@ from chatport import __version__
 from chatport.cli.chat.command import chat
 from chatport.cli.configuration import configuration
 from chatport.cli.keys import keys
+from chatport.cli.limits import limits
 from chatport.cli.models import models
 from chatport.cli.serve import serve
 
@@ -30,6 +31,7 @@ app.command()(serve)
 app.command()(chat)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(limits, name="limits")
 app.add_typer(configuration, name="config")
 
 

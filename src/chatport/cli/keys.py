@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +12,10 @@ import msgspec
 import typer
 from msgspec import Struct
 
-from chatport.cli.endings import Ending, end, store_told, told
+from chatport.cli.database import on_store
+from chatport.cli.durations import seconds_of
+from chatport.cli.endings import told
+from chatport.cli.limits import Amount, amount_of, rules_of
 from chatport.cli.options import ConfigOption, JsonOption, print_json
 from chatport.config import Config, load
 
@@ -40,6 +42,8 @@ class KeyEntry(Struct, frozen=True, kw_only=True):
     admin: bool
     models: list[str] | None
     """The models it may use, None for every one."""
+    owner: str | None = None
+    """Who it was given to."""
     created_at: int
     expires_at: int | None
     revoked_at: int | None
@@ -52,14 +56,34 @@ class NewKeyEntry(KeyEntry, frozen=True, kw_only=True):
 
     key: str
     """Shown this once."""
+    rpm: int | None
+    tpm: int | None
+    concurrency: int | None
 
 
 @keys.command()
-def create(
+def create(  # noqa: PLR0913, PLR0917  each is an option
     name: Annotated[str, typer.Option("--name", "-n", help="What the key is for, to tell it apart later.")] = "cli",
     admin: Annotated[bool, typer.Option("--admin", help="A key for the admin API.")] = False,
     models: Annotated[
         str | None, typer.Option("--models", metavar="A,B", help="The models it may use. Default: every one.")
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option("--owner", help="Who it is given to. The limits of an owner hold for all keys of it.")
+    ] = None,
+    rpm: Annotated[
+        Amount, typer.Option("--rpm", metavar="N", parser=amount_of, help="Requests per minute. Default: any.")
+    ] = None,
+    tpm: Annotated[
+        Amount, typer.Option("--tpm", metavar="N", parser=amount_of, help="Tokens per minute. Default: any.")
+    ] = None,
+    concurrency: Annotated[
+        Amount,
+        typer.Option("--concurrency", metavar="N", parser=amount_of, help="Requests at the same time. Default: any."),
+    ] = None,
+    expires: Annotated[
+        int | None,
+        typer.Option("--expires", metavar="30d", parser=seconds_of, help="When it ends: 90s, 15m, 12h, 30d, 8w."),
     ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
@@ -69,23 +93,37 @@ def create(
     Examples:
 
     * `chatport keys create --name laptop`
-    * `chatport keys create --name trial --models gpt-4,gpt-3.5-turbo`
+    * `chatport keys create --name trial --models gpt-4,gpt-3.5-turbo --expires 30d`
+    * `chatport keys create --name app --owner alice --rpm 60 --tpm 100000 --concurrency 4`
     * `export OPENAI_API_KEY=$(chatport keys create --json | jq -r .key)`
     """
 
     async def work(found: Keys) -> NewKeyEntry:
-        new = await found.create(name=name, now=time.time(), admin=admin, models=allowed)
+        now = time.time()
+        new = await found.create(
+            name=name,
+            now=now,
+            admin=admin,
+            models=allowed,
+            expires_at=None if expires is None else now + expires,
+            owner=owner,
+            rules=rules_of(rpm=rpm, tpm=tpm, concurrency=concurrency),
+        )
         return NewKeyEntry(
             id=new.id,
             name=new.name,
             prefix=new.prefix,
             admin=new.admin,
             models=None if new.models is None else sorted(new.models),
+            owner=new.owner,
             created_at=new.created_at,
             expires_at=new.expires_at,
             revoked_at=None,
             state="open",
             key=new.key,
+            rpm=rpm,
+            tpm=tpm,
+            concurrency=concurrency,
         )
 
     with told():
@@ -158,6 +196,7 @@ def key_entry(row: KeyRow, now: float) -> KeyEntry:
         prefix=row.prefix,
         admin=row.admin,
         models=None if row.models is None else sorted(row.models),
+        owner=row.owner,
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
@@ -180,18 +219,10 @@ def _model_names(text: str | None, config: Config) -> list[str] | None:
 
 
 def _on_keys(config: Config, work: Callable[[Keys], Awaitable[Result]]) -> Result:
-    """Opens the store, does the work, and ends the program with a sentence where it can't be done."""
-    from chatport.wire.errors import ApiError  # noqa: PLC0415
+    """Does the work on the keys of the configured database, and ends the program where it can't be done."""
+    from chatport.policy.keys import Keys  # noqa: PLC0415
 
-    async def run() -> Result:
-        async with opened_keys(config) as found:
-            return await work(found)
-
-    with store_told():
-        try:
-            return asyncio.run(run())
-        except (ApiError, ValueError) as error:
-            end(Ending.FAILED, str(error))
+    return on_store(config, lambda store: work(Keys(store.keys)))
 
 
 @asynccontextmanager
@@ -211,7 +242,7 @@ def _print_table(entries: list[KeyEntry]) -> None:
     # On a narrow terminal the other columns give way: ids and prefixes are there to be copied.
     widths = {"id": 20, "begins": 17, "kind": 5, "state": 7}
     whole = (Column(title, no_wrap=True, min_width=width) for title, width in widths.items())
-    folded = (Column(title, overflow="fold") for title in ("name", "models"))
+    folded = (Column(title, overflow="fold") for title in ("name", "owner", "models"))
     table = Table(*whole, *folded, box=None, header_style="bold")
     for entry in entries:
         table.add_row(
@@ -220,6 +251,7 @@ def _print_table(entries: list[KeyEntry]) -> None:
             "admin" if entry.admin else "api",
             entry.state,
             entry.name,
+            entry.owner or "",
             "all" if entry.models is None else ", ".join(entry.models),
         )
     Console(soft_wrap=True, markup=False, highlight=False).print(table)

@@ -5,6 +5,7 @@ sentences of errors are all made from it. `load.py` reads; `source.py` knows whe
 """
 
 from chatport.config.faults import ConfigError, Fault
+from chatport.config.limits import LimitConfig
 from chatport.config.load import home_of, load
 from chatport.config.schema import (
     DEFAULT_ALIASES,
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "Fault",
     "LedgerConfig",
+    "LimitConfig",
     "LlamaModel",
     "ModelConfig",
     "OnDemandConfig",

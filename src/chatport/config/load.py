@@ -14,6 +14,7 @@ from msgspec import inspect
 
 from chatport.config.allowed import allowed, is_secret
 from chatport.config.faults import ConfigError, Fault, quote
+from chatport.config.limits import AMOUNTS, LimitConfig
 from chatport.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_MODEL,
@@ -36,7 +37,7 @@ from chatport.providers import PROVIDERS, Quirk
 Table = TypeVar("Table", bound=Settings)
 
 BACKENDS: dict[str, type[LlamaModel] | type[ScriptedModel]] = {"llama": LlamaModel, "scripted": ScriptedModel}
-TABLES = ("server", "store", "ledger", "on_demand", "models")
+TABLES = ("server", "store", "ledger", "on_demand", "models", "limits")
 
 
 class Flags(TypedDict, total=False):
@@ -65,6 +66,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
     ledger = reader.table(LedgerConfig, "ledger", {})
     on_demand = reader.table(OnDemandConfig, "on_demand", {})
     models, chosen_by = reader.models()
+    limits = reader.limits()
     reader.raise_faults()
     if wanted is not None:
         models, chosen_by = (model_of(wanted),), "flag"
@@ -75,6 +77,7 @@ def load(path: Path | None, environ: Mapping[str, str], **flags: Unpack[Flags]) 
         ledger=ledger,
         on_demand=on_demand,
         models=models,
+        limits=limits,
         home=home,
         source=path,
         chosen_by=chosen_by,
@@ -175,6 +178,26 @@ class _Reader:
         self._refuse_double_names(whole)
         self._refuse_lost_fallbacks(whole)
         return tuple(model for _, model in whole), "file"
+
+    def limits(self) -> tuple[LimitConfig, ...]:
+        """`[[limits]]`, one for each scope."""
+        entries = self._source.values.get("limits", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            self._blame(("limits",), "each limit is a table of its own, [[limits]].")
+            return ()
+        limits: dict[str, LimitConfig] = {}
+        for index, entry in enumerate(entries):
+            path: KeyPath = ("limits", index)
+            settings = self._whole(LimitConfig, entry, path)
+            if settings is None:
+                continue
+            limit = LimitConfig(**settings)
+            if limit.scope in limits:
+                self._blame((*path, "scope"), f"{quote(limit.scope)} has a table already; write its limits there.")
+            elif not limit.amounts:
+                self._blame(path, f"limits nothing; give at least one of {', '.join(AMOUNTS)}.")
+            limits[limit.scope] = limit
+        return tuple(limits.values())
 
     def _model(self, entry: dict[str, Any], path: KeyPath) -> ModelConfig | None:
         if "targets" in entry:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from chatport.config.allowed import allowed
+from chatport.config.limits import LimitConfig
 from chatport.config.schema import LedgerConfig, LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, StoreConfig
 from chatport.config.terms import Settings
 from chatport.config.upstreams import RoutedModel, UpstreamTarget
@@ -30,6 +31,7 @@ TABLES: tuple[tuple[str, type[Settings]], ...] = (
     ('[[models]] with backend = "scripted"', ScriptedModel),
     ("[[models]] with targets", RoutedModel),
     ("[[models.targets]]", UpstreamTarget),
+    ("[[limits]]", LimitConfig),
 )
 
 

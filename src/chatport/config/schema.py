@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from chatport.config.limits import LimitConfig
 from chatport.config.terms import (
     KIB,
     MIB,
@@ -303,6 +304,7 @@ class Config(Struct, frozen=True, kw_only=True):
     ledger: LedgerConfig = LedgerConfig()
     on_demand: OnDemandConfig = OnDemandConfig()
     models: tuple[ModelConfig, ...] = (DEFAULT_MODEL,)
+    limits: tuple[LimitConfig, ...] = ()
     home: Path
     """The folder of the database and the models; absolute."""
     source: Path | None = None

@@ -21,6 +21,7 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from chatport.store.keys import KeyRow, KeyRows
+from chatport.store.limits import LimitRow, Rules
 from chatport.wire.errors import InvalidKey, InvalidRequest, NotFound, quote
 
 ALPHABET = string.ascii_letters + string.digits
@@ -72,6 +73,9 @@ class NewKey(Struct, frozen=True, kw_only=True):
     models: frozenset[str] | None
     created_at: int
     expires_at: int | None
+    owner: str | None = None
+    rules: Rules | None = None
+    """Its own limits."""
 
     def __repr__(self) -> str:
         return f"NewKey(id={self.id!r}, prefix={self.prefix!r})"
@@ -106,7 +110,7 @@ class Keys:
             raise InvalidKey(f"This API key has expired{_masked(key)}.")
         return caller
 
-    async def create(
+    async def create(  # noqa: PLR0913  each is one of the key's properties, by its name
         self,
         *,
         name: str,
@@ -114,8 +118,13 @@ class Keys:
         admin: bool = False,
         models: Collection[str] | None = None,
         expires_at: float | None = None,
+        owner: str | None = None,
+        rules: Rules | None = None,
     ) -> NewKey:
-        """Mints a key. `now`, `expires_at`: Unix seconds. Raises ValueError for a name that can't be one."""
+        """Mints a key, limited by its own rules from the start. `now`, `expires_at`: Unix seconds.
+
+        Raises ValueError for a name that can't be one.
+        """
         start = ADMIN_KEY_START if admin else KEY_START
         key = start + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_LENGTH))
         row = KeyRow(
@@ -127,8 +136,10 @@ class Keys:
             models=None if models is None else frozenset(models),
             created_at=int(now),
             expires_at=None if expires_at is None else int(expires_at),
+            owner=None if owner is None else checked_owner(owner),
         )
-        await self._rows.add(row)
+        limit = None if rules is None else LimitRow(kind="key", subject=row.id, rules=rules, changed_at=int(now))
+        await self._rows.add(row, limit)
         await self.load()
         return NewKey(
             id=row.id,
@@ -139,6 +150,8 @@ class Keys:
             models=row.models,
             created_at=row.created_at,
             expires_at=row.expires_at,
+            owner=row.owner,
+            rules=rules,
         )
 
     async def register(self, key: str, *, name: str, now: float, admin: bool = False) -> KeyRow:
@@ -174,15 +187,20 @@ class Keys:
         return not await self._rows.all()
 
     async def revoke(self, id_or_prefix: str, now: float) -> KeyRow:
-        """Ends a key for good; returns it as it was found. Raises NotFound; InvalidRequest for a prefix of several."""
+        """Ends a key for good; returns it as it was found. Raises what `find` does."""
+        found = await self.find(id_or_prefix)
+        await self._rows.revoke(found.id, int(now))
+        await self.load()
+        return found
+
+    async def find(self, id_or_prefix: str) -> KeyRow:
+        """A key, be it revoked or not. Raises NotFound; InvalidRequest for a prefix of several."""
         found = [row for row in await self._rows.all() if id_or_prefix in {row.id, row.prefix}]
         if not found:
             raise NotFound(f"No key with the id or prefix {quote(id_or_prefix)}.")
         if len(found) > 1:
             ids = ", ".join(row.id for row in found)
             raise InvalidRequest(f"The prefix {quote(id_or_prefix)} is that of several keys. Give an id: {ids}.")
-        await self._rows.revoke(found[0].id, int(now))
-        await self.load()
         return found[0]
 
 
@@ -222,4 +240,11 @@ def _checked_key(key: str) -> str:
 def _checked_name(name: str) -> str:
     if not (0 < len(name) <= LONGEST_NAME and name.isprintable()):
         raise ValueError(f"A key's name must have 1 to {LONGEST_NAME} printable characters; got {quote(name)}.")
+    return name
+
+
+def checked_owner(name: str) -> str:
+    """The name of an owner. Raises ValueError; `*` is none, since limits say it for each owner."""
+    if not (0 < len(name) <= LONGEST_NAME and name.isprintable()) or name == "*":
+        raise ValueError(f"An owner's name must have 1 to {LONGEST_NAME} printable characters; got {quote(name)}.")
     return name

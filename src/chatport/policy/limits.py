@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, floor, inf
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
@@ -115,9 +115,10 @@ class Part(Struct, frozen=True):
 
 
 class Limits:
-    """Every limit in force. `load` may raise StoreUnavailable; nothing else does, with counters in the process."""
+    """Every limit in force; without rows, those of the configuration alone. `load` may raise StoreUnavailable; nothing
+    else does, with counters in the process."""
 
-    def __init__(self, counters: Counters, rows: LimitRows) -> None:
+    def __init__(self, counters: Counters, rows: LimitRows | None = None) -> None:
         self._counters = counters
         self._rows = rows
         self._by_source: dict[Source, tuple[Limit, ...]] = {"file": (), "kept": ()}
@@ -133,6 +134,8 @@ class Limits:
 
     async def load(self) -> None:
         """Takes the database's limits into memory. One at a time, as with keys."""
+        if self._rows is None:
+            return
         async with self._loading:
             self._take("kept", await self._rows.all())
 
@@ -150,6 +153,12 @@ class Limits:
             raise refusal(parts[found.draw], found.buckets[found.draw], 1, found.wait, told)
         self.report([parts[index] for index in found.skipped], who.key_id, now)
         return Admission(self, parts, found.buckets, found.skipped, who.key_id)
+
+    async def look(self, who: Subjects, now: float) -> Admission:
+        """An admission that took nothing, to tell of the limits: of a request that costs nothing."""
+        parts = self._parts(who) if self._found else ()
+        buckets = await self._counters.peek([part.draw for part in parts], now) if parts else ()
+        return Admission(self, parts, buckets, range(len(parts)))
 
     async def standing(self, who: Subjects, now: float) -> list[Standing]:
         """How all the rules are that a request of these subjects would fall under."""
@@ -223,7 +232,8 @@ class Limits:
 
     def _parts_of(self, kind: Kind, looked_up: str, subject: str, whose: str) -> Iterable[Part]:
         """The rules of one subject: its own, or those for each that has none. `subject`: as its buckets are named."""
-        for source, limit in self._found.get((kind, looked_up)) or self._found.get((kind, EACH)) or ():
+        found = next((found for name in names(kind, looked_up) if (found := self._found.get((kind, name)))), ())
+        for source, limit in found:
             for name, term in TERMS.items():
                 amount = getattr(limit.rules, name)
                 if amount is not None:
@@ -382,6 +392,16 @@ def in_words(wait: float) -> str:
 def shown(used: float) -> int:
     """How much of a limit is used, in whole ones: one that is not all there again counts as used."""
     return ceil(used - CRUMB * used)
+
+
+def names(kind: Kind, subject: str) -> Iterator[str]:
+    """The subjects under which the limits of one are looked for, its own first; a model of `NAME/*` has that too."""
+    yield subject
+    family = subject
+    while kind == "model" and "/" in family:
+        family = family.rpartition("/")[0]
+        yield f"{family}/*"
+    yield EACH
 
 
 def short(name: str) -> str:

@@ -8,6 +8,7 @@ from msgspec import Struct, json, structs
 from sqlalchemy import Connection, Row, select, update
 
 from chatport.store.database import Database
+from chatport.store.limits import LimitRow, put_limit
 from chatport.store.revisions import count_change
 from chatport.store.schema import insert, keys
 
@@ -45,13 +46,16 @@ class KeyRows:
 
         return await self._database.read(work)
 
-    async def add(self, row: KeyRow) -> KeyRow:
-        """Keeps a new key; returns the row that holds its digest, which is an older one where the key was known."""
+    async def add(self, row: KeyRow, limit: LimitRow | None = None) -> KeyRow:
+        """Keeps a new key, never without its limit; returns the row that holds its digest, which is an older one, whose
+        limits stay, where the key was known."""
 
         def work(connection: Connection) -> KeyRow:
             new = insert(connection, keys).values(_columns(row)).on_conflict_do_nothing(index_elements=["digest"])
             if connection.execute(new).rowcount:
                 count_change(connection, "keys")
+                if limit is not None:
+                    put_limit(connection, limit)
             return _key(connection.execute(select(keys).where(keys.c.digest == row.digest)).one())
 
         kept = await self._database.write(work)
