@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from chatport.attempts import Attempts
+from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pipeline, Stages
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
+from chatport.policy.limits import Limits
 from chatport.policy.prices import Price, Rates
 from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
@@ -156,6 +158,7 @@ class Process:
         backends = {target.backend: upstream for target, upstream in zip(targets, upstreams, strict=True)}
         stages = Stages(
             unknown_fields=UnknownFields(),
+            limits=Limits(MemoryCounters()),
             attempts=Attempts(Catalog([model]), backends, Routing(draw=lambda: 0.0)),
             ledger=self.ledger,
             replays=Replays(store.replays),

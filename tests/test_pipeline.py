@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,20 +14,31 @@ import pytest
 
 from chatport.attempts import Answer, Attempts
 from chatport.backends.scripted import ScriptedBackend
+from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pace, Pipeline, Stages, metered_chunks
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
+from chatport.policy.limits import Limits, Subjects
 from chatport.policy.meter import Going
 from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.store import open_store
+from chatport.store.limits import Limit, Rules
 from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
 from chatport.wire.chat import ChatChunk, ChunkChoice, Delta, FinishReason, Usage
 from chatport.wire.decode import decode_request
-from chatport.wire.errors import ApiError, InvalidRequest, ModelNotFound, NotFound, Unavailable, Unsupported
+from chatport.wire.errors import (
+    ApiError,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    RateLimited,
+    Unavailable,
+    Unsupported,
+)
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import usage_of
 from support.accounts import budget, ledger_over, meter, rows
@@ -127,6 +138,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         attempts = Attempts(Catalog(models), backends(), Routing())
         stages = Stages(
             unknown_fields=UnknownFields(),
+            limits=Limits(MemoryCounters()),
             attempts=attempts,
             ledger=ledger_over(store),
             replays=Replays(store.replays),
@@ -335,3 +347,117 @@ async def test_a_client_that_leaves_in_the_middle_of_a_piece_has_paid_for_it() -
         await leave()
     [posting] = await rows(store, "postings")
     assert (posting.ending, posting.completion_tokens) == ("client_gone", 2)
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+def limited(house: House, **rules: int) -> None:
+    house.pipeline.limits.configure([Limit(kind="key", subject="*", rules=Rules(**rules))])
+
+
+async def used(house: House, model: str = "hello", end_user: str | None = None) -> dict[str, int]:
+    who = Subjects(house.caller.key_id, None, model, end_user)
+    return {each.limit: each.used for each in await house.pipeline.limits.standing(who, time.monotonic())}
+
+
+def trail_of(call: Call) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in call.trail.headers}
+
+
+async def refused(house: House, call: Call) -> RateLimited:
+    with pytest.raises(RateLimited) as caught:
+        await house.pipeline.run(call, Reply())
+    return caught.value
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_counts_and_its_tokens_are_those_used(house: House, stream: bool) -> None:
+    limited(house, rpd=5, tpd=10_000, concurrency=3)
+    options = {"include_usage": True} if stream else None
+    call = house.call("hello", stream=stream, max_tokens=500, stream_options=options)
+    reply = Reply()
+    await house.pipeline.run(call, reply)
+    total = (reply.frames()[-1] if stream else reply.json())["usage"]["total_tokens"]
+    assert await used(house) == {"rpd": 1, "tpd": total, "concurrency": 0}
+    told = trail_of(call)
+    assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("5", "4")
+    assert told["x-ratelimit-remaining-tokens"] == str(10_000 - total)
+
+
+async def test_a_limit_refuses_before_anything_is_asked(house: House) -> None:
+    limited(house, rpd=1)
+    await house.run("hello")
+    call = house.call("hello")
+    refusal = await refused(house, call)
+    assert "Requests per day of this API key: 1 of 1 used" in refusal.message
+    assert refusal.headers["x-ratelimit-remaining-requests"] == "0"
+    assert call.trail.attempts == 0
+    await house.run("hello", caller=house.other)
+
+
+async def test_tokens_that_are_not_there_are_refused_before_the_model_is_asked(house: House) -> None:
+    limited(house, tpd=500, rpd=9)
+    call = house.call("endless")
+    refusal = await refused(house, call)
+    assert refusal.headers == {"x-should-retry": "false"}
+    assert trail_of(call)["x-ratelimit-remaining-tokens"] == "500"
+    assert await used(house) == {"tpd": 0, "rpd": 0}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", ["broken", "breaks"])
+async def test_what_nothing_came_of_costs_no_tokens(house: House, model: str, stream: bool) -> None:
+    limited(house, rpd=5, tpd=10_000)
+    with suppress(ApiError):
+        await house.run(model, stream=stream, max_tokens=500)
+    found = await used(house, model)
+    assert found["rpd"] == 1
+    assert found["tpd"] == 0 if model == "broken" or not stream else 0 < found["tpd"] < 20
+
+
+async def test_a_client_that_leaves_gives_its_place_back_and_pays_for_what_it_got(house: House) -> None:
+    limited(house, tpd=10_000, concurrency=1)
+    reply = Reply()
+    task = asyncio.create_task(house.pipeline.run(house.call("endless", stream=True), reply))
+    await reply.started.wait()
+    assert (await used(house, "endless"))["tpd"] > 1000
+    assert "Requests at the same time" in (await refused(house, house.call("hello"))).message
+    task.cancel()
+    await asyncio.wait({task})
+    found = await used(house, "endless")
+    assert found["concurrency"] == 0
+    assert 0 < found["tpd"] < 100
+
+
+async def test_a_repeat_costs_nothing_but_says_how_the_limits_are(house: House) -> None:
+    limited(house, rpd=1, concurrency=1)
+    first = await house.run("hello", key="once")
+    call = house.call("hello", key="once")
+    again = Reply()
+    await house.pipeline.run(call, again)
+    assert again.body == first.body
+    assert trail_of(call)["x-ratelimit-remaining-requests"] == "0"
+    assert await used(house) == {"rpd": 1, "concurrency": 0}
+
+
+async def test_repeats_of_one_that_runs_take_no_place(house: House) -> None:
+    limited(house, concurrency=1)
+    replies = await asyncio.gather(*(house.run("slow", key="once") for _ in range(3)))
+    assert len({reply.body for reply in replies}) == 1
+
+
+@pytest.mark.parametrize("field", ["user", "safety_identifier"])
+async def test_end_users_are_those_that_the_request_names(house: House, field: str) -> None:
+    house.pipeline.limits.configure([Limit(kind="user", subject="*", rules=Rules(rpd=1))])
+    fields: dict[str, Any] = {field: "bob"}
+    await house.run("hello", **fields)
+    await house.run("hello", **{field: "eve"})
+    await refused(house, house.call("hello", **fields))
+
+
+async def test_the_limit_of_a_model_holds_under_every_name(house: House) -> None:
+    house.pipeline.limits.configure([Limit(kind="model", subject="hello", rules=Rules(rpd=1))])
+    await house.run("hello-alias")
+    await refused(house, house.call("hello", caller=house.other))
+    await house.run("slow")

@@ -21,6 +21,7 @@ from chatport.backends.base import Backend
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.extras import refuse_unknown, request_for
 from chatport.policy.features import refuse_unsupported
+from chatport.policy.limits import Admission, need_of
 from chatport.policy.meter import Going, Meter
 from chatport.policy.routing import Routing, wait_before
 from chatport.targets import Bound, Target
@@ -56,21 +57,28 @@ class Asked(Protocol):
 class Trail:
     """What happened to a request: `target`, the last one asked; `attempts`, how often it was sent."""
 
-    __slots__ = ("attempts", "fallback", "target")
+    __slots__ = ("admission", "attempts", "fallback", "target")
 
     def __init__(self) -> None:
         self.target: str | None = None
         self.attempts = 0
         self.fallback: str | None = None
         """The model that answered in place of the one that was asked for."""
+        self.admission: Admission | None = None
+        """Its part of the limits; None before it is admitted."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What a reply says of it: nothing where the model is inside of this server."""
-        if self.target is None:
-            return []
-        told = [(b"x-chatport-target", self.target.encode()), (b"x-chatport-attempts", b"%d" % self.attempts)]
-        return told if self.fallback is None else [*told, (b"x-chatport-fallback", self.fallback.encode())]
+        """What a reply says of it: the limits, and the target where that is not inside of this server."""
+        told: list[tuple[bytes, bytes]] = []
+        if self.admission is not None:
+            limits = self.admission.headers(time.monotonic())
+            told = [(name.encode(), value.encode()) for name, value in limits.items()]
+        if self.target is not None:
+            told += [(b"x-chatport-target", self.target.encode()), (b"x-chatport-attempts", b"%d" % self.attempts)]
+        if self.fallback is not None:
+            told.append((b"x-chatport-fallback", self.fallback.encode()))
+        return told
 
 
 Place = tuple[Model, Target]
@@ -241,8 +249,11 @@ class Attempts:
         return Route(model, target, backend, request, bound)
 
     async def _covered(self, journey: Journey, route: Route) -> Route:
-        """The route, when the account has room for it; asked for less where less is what it can pay for. Raises what
-        the account says no with."""
+        """The route, when limits and account have room for it; asked for less where less is what the account can pay
+        for. Raises what they say no with."""
+        admission = journey.call.trail.admission
+        if admission is not None:
+            await admission.charge(need_of(route.bound), time.monotonic())
         going = Going(
             model=route.model.id,
             target=route.target.id,

@@ -1,8 +1,8 @@
 """One request, top to bottom: the only place where policy and backends meet.
 
     decoded request → the model it names → what that model can't do → an earlier reply to the same Idempotency-Key →
-    the most it can cost, held in the account → a backend → chunks held to the grammar, and to what the account pays for
-    → posted → stored, kept for replay → frames or one JSON body
+    the limits it falls under → the most it can cost, held in the account → a backend → chunks held to the grammar, and
+    to what the account pays for → posted → stored, kept for replay → frames or one JSON body
 
 Everything up to the first real chunk raises, and `web/` makes a clean HTTP error of it; later errors travel in the
 stream (`delivery.py`). Cancelling the task that runs `run` is how a client leaves: every stage is a context that frees
@@ -23,6 +23,7 @@ from chatport.envelopes import REPLAYED, envelope, head, in_envelope, stream_gra
 from chatport.policy.budgets import Payer
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
+from chatport.policy.limits import Limits, Subjects
 from chatport.policy.meter import Meter, Metered
 from chatport.policy.owners import Owners
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
@@ -64,6 +65,7 @@ class Stages(Struct, frozen=True, kw_only=True):
     """What a request passes on its way."""
 
     unknown_fields: UnknownFields
+    limits: Limits
     attempts: Attempts
     ledger: Ledger
     replays: Replays
@@ -73,6 +75,7 @@ class Stages(Struct, frozen=True, kw_only=True):
 class Pipeline:
     def __init__(self, stages: Stages, pace: Pace = Pace()) -> None:  # noqa: B008  frozen
         self.unknown_fields = stages.unknown_fields
+        self.limits = stages.limits
         self.attempts = stages.attempts
         self.ledger = stages.ledger
         self.replays = stages.replays
@@ -91,20 +94,28 @@ class Pipeline:
             return
         async with self.replays.claim(call.caller.key_id, call.idempotency_key, call.body, time.time()) as claim:
             if claim.replay is not None:
+                call.trail.admission = await self.limits.look(subjects(call, model.id), time.monotonic())
                 await self._replay(call, claim.replay, sink)
             else:
                 await self._answer(call, journey, claim, sink)
 
     async def _answer(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
-        async with journey.meter:
-            if call.request.stream:
-                await self._stream(call, journey, claim, sink)
-            else:
-                await self._complete(call, journey, claim, sink)
+        async with await self.limits.admit(subjects(call, journey.model.id), time.monotonic()) as admission:
+            call.trail.admission = admission
+            try:
+                async with journey.meter:
+                    if call.request.stream:
+                        await self._stream(call, journey, claim, sink)
+                    else:
+                        await self._complete(call, journey, claim, sink)
+            finally:
+                await admission.correct(journey.meter.spent, time.monotonic())
 
     async def _complete(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
         route, answer = await self._whole(call, journey)
         await journey.meter.settle(answer.usage)
+        if call.trail.admission is not None:  # so that the head tells of what was used
+            await call.trail.admission.correct(journey.meter.spent, time.monotonic())
         completion = in_envelope(answer, envelope(route))
         if call.request.store:
             completion = await self.stored.save(call.caller, completion, call.request)
@@ -182,6 +193,12 @@ async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChu
     if meter.cut:
         for chunk in answer.grammar.cut(meter.used):
             yield chunk
+
+
+def subjects(call: Call, model: str) -> Subjects:
+    """The call, as far as limits are concerned."""
+    request, caller = call.request, call.caller
+    return Subjects(caller.key_id, caller.owner, model, request.safety_identifier or request.user)
 
 
 def metered(call: Call, owners: Owners) -> Metered:

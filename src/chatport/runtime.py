@@ -25,12 +25,14 @@ from chatport.attempts import Attempts
 from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
 from chatport.config import Config, ConfigError, ModelConfig
+from chatport.counters.memory import MemoryCounters
 from chatport.opening import ON_DEMAND, open_model, open_on_demand
 from chatport.pipeline import Pace, Pipeline, Stages
 from chatport.policy.budgets import Budgets
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Keys
 from chatport.policy.ledger import Ledger, Rules
+from chatport.policy.limits import Limits
 from chatport.policy.owners import Owners
 from chatport.policy.prices import Prices
 from chatport.policy.replays import Replays
@@ -38,7 +40,7 @@ from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
-from chatport.settings import ledger_settings, server_settings, web_settings
+from chatport.settings import ledger_settings, limits_of, server_settings, web_settings
 from chatport.store import Store, open_store
 from chatport.store.errors import StoreUnavailable
 from chatport.web.app import create_app
@@ -79,12 +81,13 @@ class Runtime:
     backends: dict[str, Backend]
     pipeline: Pipeline
 
-    def __init__(self, config: Config, store: Store, keys: Keys, pools: Pools) -> None:
+    def __init__(self, config: Config, store: Store, keys: Keys, limits: Limits, pools: Pools) -> None:
         self.config = config
         self.reread: Callable[[], Config] | None = None
         """Reads the configuration again, as the command that started the server would."""
         self.store = store
         self.keys = keys
+        self.limits = limits
         self.pools = pools
         self.on_demand = open_on_demand(config, self._serve_also)
         self.catalog = Catalog((), look=self.on_demand.look if self.on_demand else None)
@@ -105,6 +108,7 @@ class Runtime:
         self.pipeline = Pipeline(
             Stages(
                 unknown_fields=self.unknown_fields,
+                limits=self.limits,
                 attempts=Attempts(self.catalog, backends, self.routing),
                 ledger=self.ledger,
                 replays=self.replays,
@@ -125,7 +129,8 @@ class Runtime:
         except ConfigError as exc:
             raise InvalidRequest(f"The configuration was not changed: {exc}", code="invalid_configuration") from exc
         lacking = tuple(restart_needed(self.config, wanted))
-        self.config = structs.replace(self.config, models=entries)
+        self.config = structs.replace(self.config, models=entries, limits=wanted.limits)
+        self.limits.configure(limits_of(wanted))
         self.serve_models(models, backends)
         await self.list_families()
         return Reloaded(models=tuple(model.id for model in models), restart_needed=lacking)
@@ -215,6 +220,11 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
     """The runtime, ready to answer. Raises StoreUnavailable and the backends' own errors for what can't be opened."""
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(open_store(config.store_url, durability=config.store.durability))
+        limits = Limits(MemoryCounters(), store.limits)
+        limits.configure(limits_of(config))
+        await limits.load()
+        # Before the keys', so that no new key is known without its limits.
+        stack.callback(store.watch(limits.load))
         keys = Keys(store.keys)
         await keys.load()
         stack.callback(store.watch(keys.load))
@@ -228,7 +238,7 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
                 stack.push_async_callback(backend.close)
             models.append(model)
             backends |= opened
-        runtime = Runtime(config, store, keys, pools)
+        runtime = Runtime(config, store, keys, limits, pools)
         await runtime.rules.load()
         stack.callback(store.watch(runtime.rules.load))
         await runtime.ledger.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chatport.config import Config, LedgerConfig, ModelConfig, RoutedModel, ServerConfig
 from chatport.policy.ledger import LedgerSettings
+from chatport.store.limits import Limit, Rules
 from chatport.web.limits import HTTPLimits
 from chatport.web.server import ServerSettings
 from chatport.web.site import WebSettings
@@ -18,6 +19,15 @@ def web_settings(config: Config) -> WebSettings:
         cors_origins=server.cors_origins,
         keep_unknown=server.strict == "report" or any(takes_unknown(model) for model in config.models),
     )
+
+
+def limits_of(config: Config) -> list[Limit]:
+    """The limits that the file sets."""
+    limits = []
+    for entry in config.limits:
+        kind, subject = entry.subject
+        limits.append(Limit(kind=kind, subject=subject, rules=Rules(**entry.amounts), mode=entry.mode))
+    return limits
 
 
 def takes_unknown(model: ModelConfig) -> bool:

@@ -8,9 +8,11 @@ from typing import cast
 
 import msgspec
 
+from chatport.counters.memory import MemoryCounters
 from chatport.pipeline import Call, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
+from chatport.policy.limits import Limits
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.reloading import Reloaded
@@ -121,6 +123,7 @@ class FakeServices:
         self.standing = Standing(ready=True, store="ready")
 
         self.unknown_fields = UnknownFields()
+        self.limits = Limits(MemoryCounters())
         self.reloaded: Reloaded | ApiError = Reloaded(models=("echo",))
 
     async def reload(self) -> Reloaded:

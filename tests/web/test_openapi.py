@@ -138,7 +138,10 @@ def test_headers_of_a_create() -> None:
     responses = DOCUMENT["paths"]["/v1/chat/completions"]["post"]["responses"]
     named = {status: set(response["headers"]) for status, response in responses.items()}
     timed = {"x-request-id", "openai-processing-ms", "openai-version"}
-    assert named["200"] == timed | {
+    limits = {
+        f"x-ratelimit-{word}-{unit}" for word in ("limit", "remaining", "reset") for unit in ("requests", "tokens")
+    }
+    assert named["200"] == timed | limits | {
         "x-chatport-clamped",
         "x-chatport-replayed",
         "x-chatport-target",
@@ -147,7 +150,8 @@ def test_headers_of_a_create() -> None:
     }
     assert named["400"] == named["413"] == timed
     assert named["401"] == timed | {"WWW-Authenticate"}
-    assert named["429"] == named["503"] == timed | {"retry-after", "retry-after-ms"}
+    assert named["503"] == timed | limits | {"retry-after", "retry-after-ms"}
+    assert named["429"] == named["503"] | {"x-should-retry"}
 
 
 def test_every_path_tells_its_methods_and_every_reply_its_request() -> None:

@@ -200,14 +200,9 @@ def kept_entry(row: LimitRow) -> LimitEntry:
 
 def file_entries(config: Config) -> list[LimitEntry]:
     """The limits of the configuration file."""
-    from chatport.store.limits import Limit, Rules  # noqa: PLC0415
+    from chatport.settings import limits_of  # noqa: PLC0415  it knows the web room
 
-    found = []
-    for entry in config.limits:
-        kind, subject = entry.subject
-        limit = Limit(kind=kind, subject=subject, rules=Rules(**entry.amounts), mode=entry.mode)
-        found.append(_entry(limit, source="file", changed_at=None))
-    return found
+    return [_entry(limit, source="file", changed_at=None) for limit in limits_of(config)]
 
 
 def in_words(entry: LimitEntry) -> str:

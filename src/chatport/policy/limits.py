@@ -23,7 +23,9 @@ from msgspec import Struct
 from chatport.counters.buckets import CRUMB, Bucket
 from chatport.counters.contract import Counters, Draw, Refused, Rule
 from chatport.store.limits import Kind, Limit, LimitRows, Mode
+from chatport.targets import Bound
 from chatport.wire.errors import RateLimited, quote
+from chatport.wire.tally import BYTES_PER_TOKEN
 
 PLACE_RETRY = 1.0
 """Seconds a client is asked to wait for a place: nobody knows how long those will run that have one."""
@@ -277,7 +279,8 @@ class Admission:
 
     async def charge(self, tokens: int, now: float) -> None:
         """Charges what the request can need at most, altogether: at the next target, the difference to what was
-        charged for the one before. Raises RateLimited, and then nothing of this request stays charged."""
+        charged for the one before. Raises RateLimited, without the headers that `headers` gives, and then nothing of
+        this request stays charged."""
         if not self._held:
             return
         indexes = list(self._held)
@@ -285,13 +288,13 @@ class Admission:
         for part in parts:
             if part.draw.enforced and tokens > part.draw.rule.amount:
                 await self._take_back(now)
-                raise too_large(part, tokens, self.headers(now))
+                raise too_large(part, tokens)
         draws = [self._parts[index].drawing(tokens - held) for index, held in self._held.items()]
         found = await self._limits.counters.take(draws, now)
         if isinstance(found, Refused):
             await self._take_back(now)
             bucket, cost = found.buckets[found.draw], draws[found.draw].cost
-            raise refusal(parts[found.draw], bucket, cost, found.wait, self.headers(now))
+            raise refusal(parts[found.draw], bucket, cost, found.wait)
         self._limits.report([parts[skipped] for skipped in found.skipped], self._key_id, now)
         for position, (index, bucket) in enumerate(zip(indexes, found.buckets, strict=True)):
             self._buckets[index] = bucket
@@ -337,7 +340,7 @@ class _Report(Struct):
 # --- What clients are told -------------------------------------------------------------------------------------------
 
 
-def refusal(part: Part, bucket: Bucket, cost: float, wait: float, told: dict[str, str]) -> RateLimited:
+def refusal(part: Part, bucket: Bucket, cost: float, wait: float, told: dict[str, str] | None = None) -> RateLimited:
     """Names the limit, whose it is, how much of it is used, and when to try again."""
     words = f"{part.term.words} {part.whose}: {shown(bucket.used)} of {part.draw.rule.amount} used"
     if part.term.unit == "places":
@@ -347,12 +350,11 @@ def refusal(part: Part, bucket: Bucket, cost: float, wait: float, told: dict[str
     return RateLimited(f"{words}{need}. Try again in {in_words(wait)}.", retry_after=wait, limits=told)
 
 
-def too_large(part: Part, tokens: int, told: dict[str, str]) -> RateLimited:
+def too_large(part: Part, tokens: int) -> RateLimited:
     """No wait helps, so none is told; without `x-should-retry: false` the SDKs would send it three times in vain."""
     return RateLimited(
         f"{part.term.words} {part.whose}: {part.draw.rule.amount} at most, and this request may need {tokens}. Waiting "
         "does not help: shorten the messages, or set a lower max_completion_tokens.",
-        limits=told,
         hopeless=True,
     )
 
@@ -402,6 +404,16 @@ def names(kind: Kind, subject: str) -> Iterator[str]:
         family = family.rpartition("/")[0]
         yield f"{family}/*"
     yield EACH
+
+
+def need_of(bound: Bound) -> int:
+    """The tokens that a request is charged with before it is answered: its prompt's, estimated where only the upstream
+    can count them (the bound by bytes is several times too high, and would refuse for good what may well pass), and as
+    many as it may be answered with. An answer without a limit is charged when it has ended."""
+    prompt = bound.prompt_tokens
+    if bound.counted_by != "exact":
+        prompt = max(1, prompt // BYTES_PER_TOKEN)
+    return prompt + (bound.output_tokens or 0)
 
 
 def short(name: str) -> str:

@@ -72,6 +72,8 @@ class Meter:
         """A budget has ended the answer before its time."""
         self.broke: Exception | None = None
         """What ended the answer, where the client was told in the stream."""
+        self.spent = 0
+        """Tokens of prompt and answer that it has come to: known when it is posted."""
         self._ledger = ledger
         self._request = request
         self._payer = request.payer
@@ -316,6 +318,7 @@ class Meter:
 
     async def _post(self, tokens: Tokens, ending: Ending, counted_by: CountedBy, exc: BaseException | None) -> None:
         self._settled = True
+        self.spent = tokens.prompt + tokens.completion
         if self._row is None:
             return
         now = self._ledger.clock()

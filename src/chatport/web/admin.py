@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from chatport.policy.limits import Reported
 from chatport.policy.strictness import UnknownField
 from chatport.web.exchange import Exchange
 from chatport.web.site import Site
@@ -15,6 +16,11 @@ from chatport.wire.errors import AccessDenied
 class UnknownFieldList(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
     data: list[UnknownField]
+
+
+class ReportedList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[Reported]
 
 
 async def reload(exchange: Exchange, site: Site) -> None:
@@ -27,6 +33,12 @@ async def list_unknown_fields(exchange: Exchange, site: Site) -> None:
     """Which key has sent which fields that the API does not have (`[server] strict = "report"`)."""
     _require_admin(exchange)
     await exchange.reply_json(UnknownFieldList(data=site.services.unknown_fields.listing()))
+
+
+async def list_reported_limits(exchange: Exchange, site: Site) -> None:
+    """What the limits that only report would have refused since the server started."""
+    _require_admin(exchange)
+    await exchange.reply_json(ReportedList(data=site.services.limits.reported()))
 
 
 def _require_admin(exchange: Exchange) -> None:

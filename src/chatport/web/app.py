@@ -36,6 +36,7 @@ ROUTES = (
     Route(path="/v1/models/{model...}", methods={"GET": models.get_model}),
     Route(path="/admin/reload", methods={"POST": admin.reload}),
     Route(path="/admin/unknown-fields", methods={"GET": admin.list_unknown_fields}),
+    Route(path="/admin/limits", methods={"GET": admin.list_reported_limits}),
     Route(path="/", methods={"GET": health.welcome}, keyed=False),
     Route(path="/healthz", methods={"GET": health.healthz}, keyed=False),
     Route(path="/readyz", methods={"GET": health.readyz}, keyed=False),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 from msgspec import Meta, Struct, UnsetType, inspect, json
 
 from chatport import __version__
-from chatport.web.admin import UnknownFieldList
+from chatport.web.admin import ReportedList, UnknownFieldList
 from chatport.web.exchange import JSON, Exchange
 from chatport.web.models import ModelList
 from chatport.web.site import Site
@@ -95,8 +95,18 @@ OF_ERRORS = (
     Header("Allow", "string", "The methods that the path has.", only=(405,)),
     Header("retry-after", "integer", "Seconds to wait, where that is known.", only=(429, 503)),
     Header("retry-after-ms", "integer", "The same in milliseconds.", only=(429, 503)),
+    Header("x-should-retry", "string", "`false`: the same request will never pass.", only=(429,)),
 )
 OF_CREATE = (
+    *(
+        Header(f"x-ratelimit-{word}-{unit}", kind, f"{meaning} Where a limit applies.", only=(200, 429, 500, 503))
+        for unit in ("requests", "tokens")
+        for word, kind, meaning in (
+            ("limit", "integer", f"How many {unit} there are."),
+            ("remaining", "integer", f"How many {unit} are left."),
+            ("reset", "string", "How long until all are there again, such as `6m0s`."),
+        )
+    ),
     Header("openai-processing-ms", "integer", "Milliseconds until the reply's head."),
     Header("openai-version", "string", "Version of the API that is spoken."),
     Header(
@@ -200,6 +210,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Fields that the API does not have, by who sends them (admin keys)",
         reply=UnknownFieldList,
         errors=(403,),
+    ),
+    ("/admin/limits", "get"): Operation(
+        summary="What limits that only report would have refused (admin keys)", reply=ReportedList, errors=(403,)
     ),
     ("/", "get"): Operation(summary="Where the API is", reply=dict[str, str], keyed=False),
     ("/healthz", "get"): Operation(summary="Whether the process runs", reply=dict[str, str], keyed=False),

@@ -10,6 +10,7 @@ from msgspec import Struct
 from chatport.pipeline import Pipeline
 from chatport.policy.catalog import Catalog
 from chatport.policy.keys import Keys
+from chatport.policy.limits import Limits
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.web.exchange import Exchange
@@ -38,6 +39,8 @@ class Services(Protocol):
     def stored(self) -> StoredCompletions: ...
     @property
     def unknown_fields(self) -> UnknownFields: ...
+    @property
+    def limits(self) -> Limits: ...
     async def readiness(self) -> Readiness: ...
     async def reload(self) -> Struct: ...
 
