@@ -22,6 +22,9 @@ from chatport.counters.contract import Draw, Refused, Taken
 MOST_BUCKETS = 50_000
 """Buckets remembered: with names of 100 characters they take some 20 MB."""
 
+FEW = 500
+"""Buckets that are not worth a look."""
+
 LOOKS = 4
 """Buckets looked at for each new one: more than one, so that forgetting is faster than remembering."""
 
@@ -39,12 +42,13 @@ class _Kept(Struct):
 
 
 class MemoryCounters:
-    """`most`: buckets remembered."""
+    """`most`: buckets remembered; `few`: up to so many none is looked at."""
 
-    def __init__(self, most: int = MOST_BUCKETS) -> None:
+    def __init__(self, most: int = MOST_BUCKETS, few: int = FEW) -> None:
         # Not a dict: to take the first entries off one again and again costs as much as it has ever had.
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._most = most
+        self._few = min(few, most)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -55,7 +59,9 @@ class MemoryCounters:
         refusals: list[tuple[bool, float, int]] = []
         for index, draw in enumerate(draws):
             rule = draw.rule
-            bucket, wait = buckets.take(self._bucket(draw.name), draw.cost, rule.rate, rule.amount, now)
+            kept = self._kept.get(draw.name)
+            before = UNUSED if kept is None else kept.bucket
+            bucket, wait = buckets.take(before, draw.cost, rule.rate, rule.amount, now)
             after.append(bucket)
             if wait > 0 and draw.enforced:
                 refusals.append((rule.period is not None, wait, index))
@@ -94,6 +100,8 @@ class MemoryCounters:
 
     def _make_room(self, now: float) -> None:
         """Looks at those that were not looked at for longest: forgets the unused, the others go to the end."""
+        if len(self._kept) <= self._few:
+            return
         soonest: tuple[float, str] = (inf, "")
         for name in list(islice(self._kept, LOOKS)):
             wait = self._kept[name].unused_in(now)

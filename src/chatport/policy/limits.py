@@ -102,6 +102,7 @@ class Part(Struct, frozen=True):
 
     name: str
     """As `Rules` calls it."""
+    unit: Unit
     scope: str
     """Of the limit it is from."""
     whose: str
@@ -116,6 +117,25 @@ class Part(Struct, frozen=True):
         return Draw(self.draw.name, self.draw.rule, cost, self.draw.enforced)
 
 
+class Plan(Struct, frozen=True):
+    """All rules of a request, sorted once for all requests of the same subjects. The last three are indexes."""
+
+    parts: tuple[Part, ...]
+    draws: tuple[Draw, ...]
+    requests: tuple[int, ...]
+    places: tuple[int, ...]
+    tokens: tuple[int, ...]
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Plan:
+        parts = tuple(parts)
+        units: dict[Unit, list[int]] = {"requests": [], "places": [], "tokens": []}
+        for index, part in enumerate(parts):
+            units[part.unit].append(index)
+        draws = tuple(part.draw for part in parts)
+        return cls(parts, draws, tuple(units["requests"]), tuple(units["places"]), tuple(units["tokens"]))
+
+
 class Limits:
     """Every limit in force; without rows, those of the configuration alone. `load` may raise StoreUnavailable; nothing
     else does, with counters in the process."""
@@ -125,9 +145,9 @@ class Limits:
         self._rows = rows
         self._by_source: dict[Source, tuple[Limit, ...]] = {"file": (), "kept": ()}
         self._found: dict[tuple[Kind, str], list[tuple[Source, Limit]]] = {}
-        self._resolved: dict[tuple[str, str | None, str], tuple[Part, ...]] = {}
+        self._resolved: dict[tuple[str, str | None, str], Plan] = {}
         self._loading = asyncio.Lock()
-        self._unlimited = Admission(self, (), ())
+        self._unlimited = Admission(self, Plan.of(()), ())
         self._reports: dict[tuple[str, str], _Report] = {}
 
     def configure(self, limits: Iterable[Limit]) -> None:
@@ -146,26 +166,28 @@ class Limits:
         back. Raises RateLimited, and then nothing is charged."""
         if not self._found:
             return self._unlimited
-        parts = self._parts(who)
-        if not parts:
+        plan = self._plan(who)
+        if not plan.parts:
             return self._unlimited
-        found = await self._counters.take([part.draw for part in parts], now)
+        found = await self._counters.take(plan.draws, now)
         if isinstance(found, Refused):
-            told = headers_of(parts, found.buckets, now)
-            raise refusal(parts[found.draw], found.buckets[found.draw], 1, found.wait, told)
-        self.report([parts[index] for index in found.skipped], who.key_id, now)
-        return Admission(self, parts, found.buckets, found.skipped, who.key_id)
+            told = headers_of(plan.parts, found.buckets, now)
+            raise refusal(plan.parts[found.draw], found.buckets[found.draw], 1, found.wait, told)
+        if found.skipped:
+            self.report([plan.parts[index] for index in found.skipped], who.key_id, now)
+        return Admission(self, plan, found.buckets, found.skipped, who.key_id)
 
     async def look(self, who: Subjects, now: float) -> Admission:
         """An admission that took nothing, to tell of the limits: of a request that costs nothing."""
-        parts = self._parts(who) if self._found else ()
-        buckets = await self._counters.peek([part.draw for part in parts], now) if parts else ()
-        return Admission(self, parts, buckets, range(len(parts)))
+        if not self._found:
+            return self._unlimited
+        plan = self._plan(who)
+        return Admission(self, plan, await self._counters.peek(plan.draws, now), range(len(plan.parts)))
 
     async def standing(self, who: Subjects, now: float) -> list[Standing]:
         """How all the rules are that a request of these subjects would fall under."""
-        parts = self._parts(who)
-        buckets = await self._counters.peek([part.draw for part in parts], now)
+        plan = self._plan(who)
+        buckets = await self._counters.peek(plan.draws, now)
         return [
             Standing(
                 scope=part.scope,
@@ -175,7 +197,7 @@ class Limits:
                 used=shown(bucket.used),
                 reset_seconds=None if part.draw.rule.period is None else bucket.used / part.draw.rule.rate,
             )
-            for part, bucket in zip(parts, buckets, strict=True)
+            for part, bucket in zip(plan.parts, buckets, strict=True)
         ]
 
     def reported(self) -> list[Reported]:
@@ -212,19 +234,20 @@ class Limits:
                 self._found.setdefault((limit.kind, limit.subject), []).append((origin, limit))
         self._resolved = {}
 
-    def _parts(self, who: Subjects) -> tuple[Part, ...]:
+    def _plan(self, who: Subjects) -> Plan:
         """All rules that a request falls under."""
         place = (who.key_id, who.owner, who.model)
         lasting = self._resolved.get(place)
         if lasting is None:
-            lasting = tuple(self._lasting(who))
+            lasting = Plan.of(self._lasting(who))
             if len(self._resolved) >= MOST_RESOLVED:
                 self._resolved.clear()
             self._resolved[place] = lasting
         if not who.end_user:
             return lasting
         subject = f"{who.key_id}/{short(who.end_user)}"
-        return (*lasting, *self._parts_of("user", who.key_id, subject, f"of the end user {quote(who.end_user)}"))
+        own = tuple(self._parts_of("user", who.key_id, subject, f"of the end user {quote(who.end_user)}"))
+        return Plan.of((*lasting.parts, *own)) if own else lasting
 
     def _lasting(self, who: Subjects) -> Iterable[Part]:
         yield from self._parts_of("key", who.key_id, who.key_id, "of this API key")
@@ -242,7 +265,7 @@ class Limits:
                     bucket = f"{source}/{kind}/{name}/{subject}"
                     cost = 0 if term.unit == "tokens" else 1
                     draw = Draw(bucket, Rule(amount, term.period), cost, limit.mode == "enforce")
-                    yield Part(name, limit.scope, whose, draw)
+                    yield Part(name, term.unit, limit.scope, whose, draw)
 
 
 class Admission:
@@ -253,21 +276,23 @@ class Admission:
     def __init__(
         self,
         limits: Limits,
-        parts: Sequence[Part],
+        plan: Plan,
         buckets: Sequence[Bucket],
         skipped: Sequence[int] = (),
         key_id: str = "",
     ) -> None:
         self._limits = limits
-        self._parts = parts
+        self._parts = plan.parts
         self._buckets = list(buckets)
         """As they were when this request last drew from them."""
         self._key_id = key_id
-        taken = [(index, part) for index, part in enumerate(parts) if index not in skipped]
-        self._requests = [index for index, part in taken if part.term.unit == "requests"]
-        self._places = [index for index, part in taken if part.term.unit == "places"]
-        self._held = {index: 0 for index, part in taken if part.term.unit == "tokens"}
+        self._requests, self._places = plan.requests, plan.places
+        self._held = dict.fromkeys(plan.tokens, 0)
         """Tokens that are charged to each rule."""
+        if skipped:
+            self._requests = tuple(index for index in plan.requests if index not in skipped)
+            self._places = tuple(index for index in plan.places if index not in skipped)
+            self._held = {index: 0 for index in plan.tokens if index not in skipped}
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,7 +320,8 @@ class Admission:
             await self._take_back(now)
             bucket, cost = found.buckets[found.draw], draws[found.draw].cost
             raise refusal(parts[found.draw], bucket, cost, found.wait)
-        self._limits.report([parts[skipped] for skipped in found.skipped], self._key_id, now)
+        if found.skipped:
+            self._limits.report([parts[skipped] for skipped in found.skipped], self._key_id, now)
         for position, (index, bucket) in enumerate(zip(indexes, found.buckets, strict=True)):
             self._buckets[index] = bucket
             if position in found.skipped:
@@ -311,7 +337,7 @@ class Admission:
 
     async def release(self) -> None:
         """Gives the places back. Idempotent. Tokens stay charged as `charge` or `correct` left them."""
-        places, self._places = self._places, []
+        places, self._places = self._places, ()
         if places:
             await self._move(dict.fromkeys(places, -1), self._buckets[places[0]].at)
 
@@ -322,14 +348,16 @@ class Admission:
     async def _take_back(self, now: float) -> None:
         """The request counts as never asked."""
         back = dict.fromkeys(self._requests, -1) | {index: -held for index, held in self._held.items()}
-        self._requests, self._held = [], dict.fromkeys(self._held, 0)
+        self._requests, self._held = (), dict.fromkeys(self._held, 0)
         await self._move(back, now)
 
     async def _move(self, costs: dict[int, int], now: float) -> None:
-        draws = [self._parts[index].drawing(cost) for index, cost in costs.items()]
-        buckets = await self._limits.counters.correct(draws, now)
-        for index, bucket in zip(costs, buckets, strict=True):
-            self._buckets[index] = bucket
+        moved = [index for index, cost in costs.items() if cost != 0]
+        if moved:
+            draws = [self._parts[index].drawing(costs[index]) for index in moved]
+            buckets = await self._limits.counters.correct(draws, now)
+            for index, bucket in zip(moved, buckets, strict=True):
+                self._buckets[index] = bucket
 
 
 class _Report(Struct):
@@ -343,10 +371,10 @@ class _Report(Struct):
 def refusal(part: Part, bucket: Bucket, cost: float, wait: float, told: dict[str, str] | None = None) -> RateLimited:
     """Names the limit, whose it is, how much of it is used, and when to try again."""
     words = f"{part.term.words} {part.whose}: {shown(bucket.used)} of {part.draw.rule.amount} used"
-    if part.term.unit == "places":
+    if part.unit == "places":
         sentence = f"{words}. Try again when one of them has ended."
         return RateLimited(sentence, retry_after=PLACE_RETRY, limits=told)
-    need = f", and this request may need {ceil(cost)}" if part.term.unit == "tokens" else ""
+    need = f", and this request may need {ceil(cost)}" if part.unit == "tokens" else ""
     return RateLimited(f"{words}{need}. Try again in {in_words(wait)}.", retry_after=wait, limits=told)
 
 
@@ -364,7 +392,7 @@ def headers_of(parts: Sequence[Part], buckets: Sequence[Bucket], now: float) -> 
     told: dict[str, str] = {}
     tightest: dict[Unit, tuple[float, Rule, Bucket]] = {}
     for part, bucket in zip(parts, buckets, strict=True):
-        unit, rule = part.term.unit, part.draw.rule
+        unit, rule = part.unit, part.draw.rule
         share = (rule.amount - bucket.used) / rule.amount
         if part.draw.enforced and unit != "places" and (unit not in tightest or share < tightest[unit][0]):
             tightest[unit] = (share, rule, bucket)
