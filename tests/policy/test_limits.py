@@ -352,12 +352,12 @@ def test_how_a_caller_stands() -> None:
 async def test_those_of_the_file_and_of_the_database_both_hold(store: Store) -> None:
     limits = Limits(MemoryCounters(), store.limits)
     limits.configure([limit(rpm=2), limit("key:*", rpm=1)])
-    await store.limits.set(LimitRow(kind="key", subject="key_1", rules=Rules(rph=1), changed_at=1))
+    await store.limits.set(LimitRow(kind="key", subject="key_1", rules=Rules(rph=1), changed_at=1), "me")
     await limits.load()
     await limits.admit(WHO, 0.0)
     with pytest.raises(RateLimited, match="Requests per hour of this API key: 1 of 1 used"):
         await limits.admit(WHO, 0.0)
-    await store.limits.remove("key", "key_1")
+    await store.limits.remove("key", "key_1", "me")
     await limits.load()
     await limits.admit(WHO, 0.0)
     with pytest.raises(RateLimited, match="Requests per minute of this API key: 2 of 2 used"):

@@ -29,6 +29,9 @@ ALLOWED = (
     "key:*, the limit is for each one that has none of its own."
 )
 
+ACTOR = "limits"
+"""Who makes these changes, for the audit log."""
+
 limits = typer.Typer(
     help="How much keys, owners, models and end users may ask for. A running server notices within a second.",
     no_args_is_help=True,
@@ -103,7 +106,7 @@ def set_command(  # noqa: PLR0913, PLR0917  each is an option
 
         kind, subject = await known_scope(store, configured, scope)
         row = LimitRow(kind=kind, subject=subject, rules=given, mode=mode, changed_at=int(time.time()))
-        await store.limits.set(row)
+        await store.limits.set(row, ACTOR)
         return row
 
     with told():
@@ -141,10 +144,7 @@ def remove(scope: Scope, config: ConfigOption = None, as_json: JsonOption = Fals
 
     async def work(store: Store) -> LimitRow:
         kind, subject = await scope_of(store, scope)
-        found = [row for row in await store.limits.all() if (row.kind, row.subject) == (kind, subject)]
-        if not found or not await store.limits.remove(kind, subject):
-            _end_without(configured, f"{kind}:{subject}")
-        return found[0]
+        return await store.limits.remove(kind, subject, ACTOR) or _end_without(configured, f"{kind}:{subject}")
 
     with told():
         row = on_store(configured := load(config, os.environ), work)

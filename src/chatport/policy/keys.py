@@ -40,6 +40,9 @@ SHORTEST_KEY = 16
 LONGEST_KEY = 512
 """Characters of such a key, and of what is looked up at all."""
 
+ACTOR = "keys create"
+"""Who sets the limit that a key begins with, for the audit log."""
+
 LONGEST_NAME = 100
 """Characters of a key's name."""
 
@@ -139,7 +142,7 @@ class Keys:
             owner=None if owner is None else checked_owner(owner),
         )
         limit = None if rules is None else LimitRow(kind="key", subject=row.id, rules=rules, changed_at=int(now))
-        await self._rows.add(row, limit)
+        await self._rows.add(row, limit, ACTOR)
         await self.load()
         return NewKey(
             id=row.id,

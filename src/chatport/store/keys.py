@@ -46,16 +46,16 @@ class KeyRows:
 
         return await self._database.read(work)
 
-    async def add(self, row: KeyRow, limit: LimitRow | None = None) -> KeyRow:
+    async def add(self, row: KeyRow, limit: LimitRow | None = None, actor: str = "") -> KeyRow:
         """Keeps a new key, never without its limit; returns the row that holds its digest, which is an older one, whose
-        limits stay, where the key was known."""
+        limits stay, where the key was known. `actor`: who sets the limit."""
 
         def work(connection: Connection) -> KeyRow:
             new = insert(connection, keys).values(_columns(row)).on_conflict_do_nothing(index_elements=["digest"])
             if connection.execute(new).rowcount:
                 count_change(connection, "keys")
                 if limit is not None:
-                    put_limit(connection, limit)
+                    put_limit(connection, limit, actor)
             return _key(connection.execute(select(keys).where(keys.c.digest == row.digest)).one())
 
         kept = await self._database.write(work)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct, json, structs
 from sqlalchemy import Connection, Row, delete, select
 
+from chatport.store.audit import Change, note
 from chatport.store.database import Database
 from chatport.store.revisions import count_change
 from chatport.store.schema import insert, limits
@@ -64,32 +65,44 @@ class LimitRows:
 
         return sorted(await self._database.read(work), key=lambda row: (row.kind, row.subject))
 
-    async def set(self, row: LimitRow) -> None:
+    async def set(self, row: LimitRow, actor: str) -> None:
         """Keeps the limit, in place of what its subject had."""
-        await self._database.write(lambda connection: put_limit(connection, row))
+        await self._database.write(lambda connection: put_limit(connection, row, actor))
         self._changed()
 
-    async def remove(self, kind: Kind, subject: str) -> bool:
-        """Whether there was one."""
+    async def remove(self, kind: Kind, subject: str, actor: str) -> LimitRow | None:
+        """The limit that there was, None where there was none."""
 
-        def work(connection: Connection) -> bool:
-            gone = delete(limits).where(limits.c.kind == kind, limits.c.subject == subject)
-            removed = connection.execute(gone).rowcount > 0
-            if removed:
+        def work(connection: Connection) -> LimitRow | None:
+            before = _find(connection, kind, subject)
+            if before is not None:
+                connection.execute(delete(limits).where(limits.c.kind == kind, limits.c.subject == subject))
+                note(connection, Change(actor, "limit.remove", before.scope, json.encode(before), None))
                 count_change(connection, "ledger")
-            return removed
+            return before
 
         removed = await self._database.write(work)
         self._changed()
         return removed
 
 
-def put_limit(connection: Connection, row: LimitRow) -> None:
+def put_limit(connection: Connection, row: LimitRow, actor: str) -> None:
     """`LimitRows.set` in a transaction that does more than this; whoever makes it tells of the change."""
+    before = _find(connection, row.kind, row.subject)
     columns = structs.asdict(row) | {"rules": json.encode(row.rules)}
     new = insert(connection, limits).values(columns)
     connection.execute(new.on_conflict_do_update(index_elements=["kind", "subject"], set_=columns))
+    note(
+        connection,
+        Change(actor, "limit.set", row.scope, None if before is None else json.encode(before), json.encode(row)),
+    )
     count_change(connection, "ledger")
+
+
+def _find(connection: Connection, kind: Kind, subject: str) -> LimitRow | None:
+    query = select(limits).where(limits.c.kind == kind, limits.c.subject == subject)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _limit(row)
 
 
 def _limit(row: Row[tuple[object, ...]]) -> LimitRow:
