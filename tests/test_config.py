@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from chatport.config import (
     ConfigError,
     LlamaModel,
     OnDemandConfig,
+    PriceConfig,
     RoutedModel,
     ScriptedModel,
     ServerConfig,
@@ -20,6 +22,7 @@ from chatport.config import (
     home_of,
     load,
 )
+from chatport.config.pricing import scaled
 from chatport.config.reference import BEGIN, renewed
 from chatport.config.schema import FLAG_CONTEXT
 from chatport.config.source import key_lines
@@ -524,3 +527,89 @@ def test_a_key_that_is_none_is_not_repeated(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file, {})
     assert "se cret" not in str(caught.value)
+
+
+def test_a_price_is_exact(file: Path) -> None:
+    price = "price = { prompt = 0.0375, completion = '1.1', cached = 0, reasoning = 1000000, request = 0.000000000001 }"
+    file.write_text(ECHO + price)
+    [model] = load(file, {}).models
+    assert model.price is not None
+    assert model.price.prompt == Decimal("0.0375")
+    assert model.price.pico == {
+        "prompt": 37_500,
+        "completion": 1_100_000,
+        "cached": 0,
+        "reasoning": 10**12,
+        "request": 1,
+    }
+
+
+def test_a_price_may_come_from_the_environment_and_for_models_of_every_kind(file: Path) -> None:
+    table = "[models.price]\nprompt = '${PROMPT}'\ncompletion = 2\n"
+    llama = '[[models]]\nid = "a"\nbackend = "llama"\npath = "a"\nprice_model = "openai/gpt-4o"\n'
+    far = '[[models]]\nid = "b/*"\n[[models.targets]]\nbackend = "openai"\nbase_url = "http://h/v1"\n'
+    file.write_text(llama + table + far + table)
+    llama_model, far_model = load(file, {"PROMPT": "1.5"}).models
+    assert llama_model.price_model == "openai/gpt-4o"
+    assert llama_model.price == far_model.price == PriceConfig(prompt=Decimal("1.5"), completion=Decimal(2))
+
+
+PER_TOKEN = "allowed: USD per million tokens: a number, or text, from 0 to 1000000 with up to 6 decimals."
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("price = 1", "models[0].price: 1 is not allowed here; write a table, [models.price]."),
+        ("price = { prompt = 1 }", f"models[0].price.completion: is missing; {PER_TOKEN}"),
+        (
+            "[models.price]\nprompt = 0.0000001\ncompletion = 1",
+            f"5: models[0].price.prompt: 1e-07 is not allowed; {PER_TOKEN}",
+        ),
+        (
+            "[models.price]\nprompt = 1\ncompletion = -0.1",
+            f"6: models[0].price.completion: -0.1 is not allowed; {PER_TOKEN}",
+        ),
+        ("price = { prompt = 1, completion = 1000000.1 }", f"completion: 1000000.1 is not allowed; {PER_TOKEN}"),
+        ("price = { prompt = 1, completion = inf }", f"completion: Infinity is not allowed; {PER_TOKEN}"),
+        ("price = { prompt = 1, completion = 'NaN' }", f'completion: "NaN" is not allowed; {PER_TOKEN}'),
+        ("price = { prompt = true, completion = 1 }", f"prompt: true is not allowed; {PER_TOKEN}"),
+        ("price = { prompt = 1, completion = '1e-999999999' }", f'"1e-999999999" is not allowed; {PER_TOKEN}'),
+        ("price = { prompt = 1, completion = '${A}' }", f'completion: "${{A}}" is not allowed; {PER_TOKEN}'),
+        ("price = { prompt = 1, completion = 1, request = 1e-13 }", "allowed: USD: a number, or text, from 0 to"),
+        ("price = { prompt = 1, completion = 1, cache = 1 }", 'there is no such key; did you mean "cached"?'),
+        ('price_model = "gpt-4o"', "PROVIDER/MODEL, as `chatport prices list` shows it."),
+    ],
+)
+def test_what_is_no_price(file: Path, line: str, sentence: str) -> None:
+    file.write_text(ECHO + line)
+    with pytest.raises(ConfigError) as caught:
+        load(file, {"A": "secret"})
+    assert sentence in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_every_fault_of_a_price_is_told(file: Path) -> None:
+    file.write_text(ECHO + "price = { prompt = -1, cached = 0.12345678, reasoning = 'x', audio = 1 }")
+    with pytest.raises(ConfigError) as caught:
+        load(file, {})
+    assert {fault.key for fault in caught.value.faults} == {
+        f"models[0].price.{name}" for name in ("prompt", "cached", "reasoning", "audio", "completion")
+    }
+
+
+def test_a_family_has_no_one_entry_of_a_list(file: Path) -> None:
+    target = '[[models.targets]]\nbackend = "openai"\nbase_url = "http://h/v1"\n'
+    file.write_text('[[models]]\nid = "a/*"\nprice_model = "openai/gpt-4o"\n' + target)
+    with pytest.raises(ConfigError, match=r'price_model: can\'t be given: "a/\*" stands for many models'):
+        load(file, {})
+
+
+@pytest.mark.parametrize("text", ["0", "0e999999999", "0.000001", "1E+6", "0.1500000000000000000000000000000000"])
+def test_amounts_are_scaled_exactly(text: str) -> None:
+    assert scaled(Decimal(text), 6) == (0 if Decimal(text) == 0 else Decimal(text) * 10**6)
+
+
+def test_an_amount_with_many_digits_is_not_rounded_on_the_way() -> None:
+    with pytest.raises(ValueError, match="more than 6 decimals"):
+        scaled(Decimal("0.1000000000000000000000000000000000000000001"), 6)

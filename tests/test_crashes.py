@@ -149,7 +149,7 @@ class Process:
     def __init__(self, store: Store, clock: Callable[[], float], *upstreams: Upstream, **settings: Any) -> None:
         self.store = store
         self.ledger: Ledger = ledger_over(store, clock, checkpoint_tokens=3, budget_wait=2.0, **settings)
-        self.ledger.prices.known["m"] = Price(id="price_1", model="m", rates=Rates(prompt=1000, completion=2000))
+        self.ledger.prices.known["m"] = (Price(id="price_1", model="m", rates=Rates(prompt=1000, completion=2000)),)
         targets = tuple(
             Target(id=f"t{number}", backend=f"t{number}", model="m", priority=number, remote=True)
             for number in range(len(upstreams))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
-from chatport.config import Config, LlamaModel, RoutedModel, ScriptedModel, ServerConfig, UpstreamTarget
+from chatport.config import Config, LlamaModel, PriceConfig, RoutedModel, ScriptedModel, ServerConfig, UpstreamTarget
 from chatport.reloading import merged, restart_needed
 
 EMBEDDED = LlamaModel(id="small", path="small")
@@ -38,3 +39,15 @@ def test_what_is_no_longer_wanted_is_no_longer_served() -> None:
 def test_settings_of_the_server_are_named() -> None:
     running, wanted = config(ECHO), config(ECHO, port=9, strict="report")
     assert list(restart_needed(running, wanted)) == ["server.port", "server.strict"]
+
+
+def test_a_price_changes_while_the_model_runs() -> None:
+    price = PriceConfig(prompt=Decimal(1), completion=Decimal(2))
+    dearer = LlamaModel(id="small", path="small", price=price)
+    running = config(EMBEDDED)
+    assert merged(running, config(dearer)) == (dearer,)
+    assert merged(config(dearer), config(EMBEDDED)) == (EMBEDDED,)
+    assert list(restart_needed(running, config(dearer))) == []
+    other = LlamaModel(id="small", path="small", slots=2, price=price)
+    assert merged(running, config(other)) == (dearer,)
+    assert list(restart_needed(running, config(other))) == ["models.small"]

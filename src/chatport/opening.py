@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
 from chatport.config import Config, LlamaModel, ModelConfig, OnDemandConfig, RoutedModel, ScriptedModel
 from chatport.policy.catalog import Model
+from chatport.policy.prices import Configured, Rates
+from chatport.store.prices import CONFIGURATION, EMBEDDED
 from chatport.targets import Target
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ RELEASED = 1_795_392_000
 """Unix seconds of this program's first release: `created` of a model that is no file."""
 
 ON_DEMAND = "on demand"
-"""The key, among the backends, of the one for models that nobody configured; no model's id holds a space."""
+"""The key, among the backends, of the one for models that nobody configured, and what their price is kept under; no
+model's id holds a space."""
 
 
 async def open_model(entry: ModelConfig, config: Config, pools: Pools) -> tuple[Model, dict[str, Backend]]:
@@ -73,7 +76,8 @@ def open_scripted(entry: ScriptedModel) -> tuple[Model, Backend]:
         backend=entry.id,
         model=entry.id,
         features=scripted.FEATURES,
-        fingerprint=fingerprint(msgspec.json.encode(entry)),
+        fingerprint=fingerprint(msgspec.json.encode(structs.replace(entry, price=None, price_model=None))),
+        price_model=entry.price_model,
     )
     return described(entry, target, RELEASED), backend
 
@@ -105,6 +109,7 @@ async def open_llama(entry: LlamaModel, home: Path) -> tuple[Model, Backend]:
         features=FEATURES,
         fingerprint=backend.fingerprint,
         context=backend.context_length,
+        price_model=entry.price_model,
     )
     return described(entry, target, int(path.stat().st_mtime)), backend
 
@@ -164,8 +169,22 @@ def on_demand_model(model: ShelvedModel, settings: OnDemandSettings) -> Model:
         features=model.features,
         fingerprint=fingerprint(msgspec.json.encode(run, enc_hook=str)),
         context=None if model.fault else settings.window(model),
+        price_model=ON_DEMAND,
     )
     return described(LlamaModel(id=model.name, path=str(model.path)), target, model.changed_ns // 1_000_000_000)
+
+
+# --- What they cost ---------------------------------------------------------------------------------------------------
+
+
+def configured_prices(models: Iterable[ModelConfig]) -> Iterator[Configured]:
+    """What the file says, and that what runs here costs nothing, unless it is said otherwise."""
+    for entry in models:
+        if entry.price is not None:
+            yield Configured(model=entry.id, source=CONFIGURATION, rates=msgspec.convert(entry.price.pico, Rates))
+        elif entry.price_model is None and not isinstance(entry, RoutedModel):
+            yield Configured(model=entry.id, source=EMBEDDED, rates=Rates())
+    yield Configured(model=ON_DEMAND, source=EMBEDDED, rates=Rates())
 
 
 # --- What the catalog has of them ------------------------------------------------------------------------------------

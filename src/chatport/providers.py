@@ -57,3 +57,19 @@ PROVIDERS: dict[str, Provider] = {
     "lmstudio": Provider("http://127.0.0.1:1234/v1", None, LOCAL | OLD),
 }
 """By the name that `provider` gives in the configuration."""
+
+PRICED_AS: dict[str, str] = {
+    "openai": "openai",
+    "azure": "azure",
+    "deepseek": "deepseek",
+    "moonshot": "moonshotai",
+    "zhipu": "zhipuai",
+    "minimax": "minimax",
+    "mistral": "mistral",
+    "groq": "groq",
+    "together": "together",
+    "fireworks": "fireworks",
+    "openrouter": "openrouter",
+    "xai": "x-ai",
+}
+"""What genai-prices calls those providers whose prices it lists. It has none of the others', November 2026."""

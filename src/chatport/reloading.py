@@ -30,8 +30,18 @@ def is_swappable(entry: ModelConfig) -> bool:
 def merged(running: Config, wanted: Config) -> tuple[ModelConfig, ...]:
     """The models to serve: those wanted, the embedded ones as they run. A new name wins over one that runs on."""
     embedded = {entry.id: entry for entry in running.models if not is_swappable(entry)}
-    entries = [entry if is_swappable(entry) else embedded.get(entry.id) for entry in wanted.models]
-    return tuple(entry for entry in entries if entry is not None)
+    entries: list[ModelConfig] = []
+    for entry in wanted.models:
+        if is_swappable(entry):
+            entries.append(entry)
+        elif entry.id in embedded:
+            entries.append(priced_as(embedded[entry.id], entry))
+    return tuple(entries)
+
+
+def priced_as(entry: ModelConfig, other: ModelConfig) -> ModelConfig:
+    """The model at another's price: that can change while it runs."""
+    return structs.replace(entry, price=other.price)
 
 
 def restart_needed(running: Config, wanted: Config) -> Iterator[str]:
@@ -43,7 +53,7 @@ def restart_needed(running: Config, wanted: Config) -> Iterator[str]:
                 yield f"{table}.{field.name}"
     kept = {entry.id: entry for entry in running.models if not is_swappable(entry)}
     for entry in wanted.models:
-        if not is_swappable(entry) and kept.get(entry.id) != entry:
+        if not is_swappable(entry) and (entry.id not in kept or priced_as(kept[entry.id], entry) != entry):
             yield f"models.{entry.id}"
     for name in kept.keys() - {entry.id for entry in wanted.models}:
         yield f"models.{name}"

@@ -26,7 +26,7 @@ from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
 from chatport.config import Config, ConfigError, ModelConfig
 from chatport.counters.memory import MemoryCounters
-from chatport.opening import ON_DEMAND, open_model, open_on_demand
+from chatport.opening import ON_DEMAND, configured_prices, open_model, open_on_demand
 from chatport.pipeline import Pace, Pipeline, Stages
 from chatport.policy.budgets import Budgets
 from chatport.policy.catalog import Catalog, Model
@@ -93,7 +93,7 @@ class Runtime:
         self.catalog = Catalog((), look=self.on_demand.look if self.on_demand else None)
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
-        self.rules = Rules(budgets=Budgets(store.budgets), prices=Prices(), owners=Owners(store.owners))
+        self.rules = Rules(budgets=Budgets(store.budgets), prices=Prices(store.prices), owners=Owners(store.owners))
         self.ledger = Ledger(store.journal, self.rules, ledger_settings(config.ledger))
         self.routing = Routing()
         self.unknown_fields = UnknownFields()
@@ -128,6 +128,7 @@ class Runtime:
             models, backends = await self._exchanged(entries)
         except ConfigError as exc:
             raise InvalidRequest(f"The configuration was not changed: {exc}", code="invalid_configuration") from exc
+        await self.rules.prices.adopt(configured_prices(entries), time.time())
         lacking = tuple(restart_needed(self.config, wanted))
         self.config = structs.replace(self.config, models=entries, limits=wanted.limits)
         self.limits.configure(limits_of(wanted))
@@ -240,6 +241,7 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
             backends |= opened
         runtime = Runtime(config, store, keys, limits, pools)
         await runtime.rules.load()
+        await runtime.rules.prices.adopt(configured_prices(config.models), time.time())
         stack.callback(store.watch(runtime.rules.load))
         await runtime.ledger.start()
         stack.push_async_callback(runtime.ledger.close)

@@ -54,6 +54,17 @@ class Target(Struct, frozen=True, kw_only=True):
     """Somewhere else: not part of this server's own readiness."""
     max_concurrency: int | None = None
     """Requests at the same time, None for any number."""
+    price_list: str | None = None
+    """What a list of prices calls its provider."""
+    price_model: str | None = None
+    """The entry of a list that its price is, whatever the provider and the model."""
+
+    @property
+    def listed(self) -> str | None:
+        """Its entry in a list of prices; None where nothing tells it."""
+        if self.price_model is not None:
+            return self.price_model
+        return None if self.price_list is None else f"{self.price_list}/{self.model}"
 
 
 class Bound(Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from chatport.backends.http.proxies import proxy_for
 from chatport.backends.openai import OpenAIBackend, OpenAISettings
 from chatport.config import ConfigError, Fault, RoutedModel, UpstreamTarget
 from chatport.policy.catalog import ANY, Model
-from chatport.providers import PROVIDERS
+from chatport.providers import PRICED_AS, PROVIDERS
 from chatport.targets import EVERY_FEATURE, Target
 from chatport.wire.errors import ApiError
 
@@ -100,6 +100,8 @@ def _target(entry: RoutedModel, upstream: UpstreamTarget, name: str) -> Target:
         priority=upstream.priority,
         weight=upstream.weight / len(upstream.keys),
         max_concurrency=upstream.max_concurrency,
+        price_list=PRICED_AS.get(upstream.provider or ""),
+        price_model=entry.price_model,
     )
 
 

@@ -40,7 +40,7 @@ class World:
         self.database: MemoryDatabase
         self.store, self.database = memory_store()
         self.ledger: Ledger = ledger_over(self.store, lambda: self.now, **{"budget_wait": 0.2, **settings})
-        self.ledger.prices.known["m"] = Price(id="price_1", model="m", rates=Rates(prompt=1000, completion=2000))
+        self.ledger.prices.known["m"] = (Price(id="price_1", model="m", rates=Rates(prompt=1000, completion=2000)),)
 
     async def set(self, **fields: Any) -> str:
         row = budget(**fields)
@@ -137,7 +137,7 @@ async def test_a_request_without_a_limit_is_given_one_only_near_the_budget_s_end
 
 async def test_a_fail_over_waits_for_others_holds_too() -> None:
     world = World(budget_wait=0.05)
-    world.ledger.prices.known["dear"] = Price(id="p2", model="dear", rates=Rates(prompt=10**6, completion=10**6))
+    world.ledger.prices.known["dear"] = (Price(id="p2", model="dear", rates=Rates(prompt=10**6, completion=10**6)),)
     await world.set(unit="nano", amount=30_000)
     async with world.meter() as other, world.meter() as one:
         await other.cover(going(model="dear", output=10))
@@ -222,7 +222,7 @@ async def test_an_extension_that_others_leave_no_room_for_cuts_the_answer() -> N
 async def test_what_is_posted_leaves_too_little_is_401_with_what_and_until_when() -> None:
     world = World()
     bud = await world.set(unit="nano", amount=5 * DOLLAR, period="month", zone="Asia/Shanghai")
-    world.ledger.prices.known["m"] = Price(id="p", model="m", rates=Rates(prompt=10**11, completion=10**11))
+    world.ledger.prices.known["m"] = (Price(id="p", model="m", rates=Rates(prompt=10**11, completion=10**11)),)
     async with world.meter() as one:
         await one.cover(going(prompt=40, output=9))
         await one.settle(usage_of(40, 9))
@@ -378,7 +378,7 @@ async def test_failed_attempts_are_rows_under_the_posting_and_cost_the_key_nothi
 
 async def test_a_target_at_another_price_is_held_at_that() -> None:
     world = World()
-    world.ledger.prices.known["dear"] = Price(id="p2", model="dear", rates=Rates(prompt=10**6, completion=10**6))
+    world.ledger.prices.known["dear"] = (Price(id="p2", model="dear", rates=Rates(prompt=10**6, completion=10**6)),)
     bud = await world.set(unit="nano", amount=DOLLAR)
     async with world.meter() as one:
         await one.cover(going(output=10))

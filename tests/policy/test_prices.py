@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import partial
 from math import ceil
 
 import msgspec
@@ -10,7 +11,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatport.policy.prices import Rates, Tier, Tokens, charge_nano, cost_pico, most, nano
+from chatport.policy.prices import (
+    Configured,
+    Hours,
+    Price,
+    Prices,
+    Rates,
+    Tier,
+    Tokens,
+    charge_nano,
+    cost_pico,
+    most,
+    nano,
+    new_row,
+    rates_of_day,
+)
+from chatport.store import Store
+from chatport.store.prices import COMMAND, CONFIGURATION, EMBEDDED, LISTED, PriceRow
 from chatport.wire.chat import CompletionTokensDetails, PromptTokensDetails, Usage
 
 PROMPT_KINDS = ("cached", "cache_write", "audio_prompt", "image")
@@ -165,3 +182,120 @@ def test_tokens_of_a_reply() -> None:
     assert Tokens.of(usage) == Tokens(
         prompt=100, cached=60, audio_prompt=40, completion=50, reasoning=20, audio_completion=5
     )
+
+
+# --- Which price holds ------------------------------------------------------------------------------------------------
+
+NIGHT = Hours(prompt=1, completion=2, begins=16 * 3600, ends=1800)
+NOON = Hours(prompt=9, completion=9, begins=8 * 3600, ends=9 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("second", "prompt"), [(0, 1), (1799, 1), (1800, 5), (8 * 3600, 9), (9 * 3600, 5), (16 * 3600, 1), (86_399, 1)]
+)
+def test_hours_of_the_day(second: int, prompt: int) -> None:
+    rates = Rates(prompt=5, completion=6, request=7, hours=(NIGHT, NOON), tiers=(Tier(above=10, prompt=50),))
+    held = rates_of_day(rates, 86_400 * 1000 + second)
+    assert (held.prompt, held.request, held.hours) == (prompt, 7, ())
+    assert bool(held.tiers) is (prompt == 5)
+    assert most(rates)[0] == 50
+
+
+def prompt_rate(price: Price | None) -> int | None:
+    return None if price is None else price.rates.prompt
+
+
+def is_of(winner: tuple[str, str], row: PriceRow) -> bool:
+    return (row.model, row.source) == winner
+
+
+async def loaded(store: Store, *rows: tuple[str, str, int, int]) -> Prices:
+    """Prices as they come out of the store, whatever the order in which they came in."""
+    for at, (model, source, begins, prompt) in enumerate(rows):
+        await store.prices.set(new_row(model, source, Rates(prompt=prompt), at, begins), "test")
+    prices = Prices(store.prices)
+    await prices.load()
+    return prices
+
+
+async def test_the_configuration_wins_over_the_command_over_embedded_over_a_list(store: Store) -> None:
+    listed = f"{LISTED} 1"
+    rows = [("m", CONFIGURATION, 0, 1), ("m", COMMAND, 0, 2), ("m", EMBEDDED, 0, 3), ("openai/m", listed, 0, 4)]
+    while rows:
+        prices = await loaded(store, *reversed(rows))
+        assert prompt_rate(prices.at("m", 100, "openai/m")) == rows[0][3]
+        winner = rows.pop(0)[:2]
+        await store.prices.replace((), partial(is_of, winner), 1, "test")
+    prices = await loaded(store)
+    assert prices.at("m", 100, "openai/m") is None
+
+
+async def test_of_one_source_the_newest_that_has_begun_holds(store: Store) -> None:
+    prices = await loaded(store, ("m", COMMAND, 100, 1), ("m", COMMAND, 200, 2), ("m", COMMAND, 300, 3))
+    found = [prompt_rate(prices.at("m", now)) for now in (99.9, 100, 199.9, 200, 10**9)]
+    assert found == [None, 1, 1, 2, 3]
+
+
+async def test_what_a_list_calls_a_model_is_not_what_we_call_one(store: Store) -> None:
+    prices = await loaded(store, ("openai/m", f"{LISTED} 1", 0, 4), ("x/m", COMMAND, 0, 5))
+    assert prices.at("openai/m", 1) is None
+    assert prompt_rate(prices.at("other", 1, "openai/m")) == 4
+    assert prices.at("other", 1, "x/m") is None
+
+
+async def test_a_family_s_price_is_its_models_unless_they_have_their_own(store: Store) -> None:
+    prices = await loaded(store, ("a/*", COMMAND, 0, 1), ("a/b/*", COMMAND, 0, 2), ("a/c", COMMAND, 0, 3))
+    names = ("a/x", "a/b/x", "a/c", "a", "b/x")
+    assert [prompt_rate(prices.at(name, 1)) for name in names] == [1, 2, 3, None, None]
+
+
+async def test_models_of_our_own_may_share_a_price(store: Store) -> None:
+    prices = await loaded(store, ("on demand", EMBEDDED, 0, 0))
+    assert prompt_rate(prices.at("anything", 1, "on demand")) == 0
+    assert prices.at("anything", 1) is None
+
+
+async def test_the_price_of_the_hour_keeps_its_id(store: Store) -> None:
+    row = new_row("m", COMMAND, Rates(prompt=5, hours=(NOON,)), 0)
+    await store.prices.set(row, "test")
+    prices = Prices(store.prices)
+    await prices.load()
+    at_noon, later = prices.at("m", 8 * 3600), prices.at("m", 10 * 3600)
+    assert (prompt_rate(at_noon), prompt_rate(later)) == (9, 5)
+    assert at_noon is not None
+    assert later is not None
+    assert at_noon.id == later.id == row.id
+    assert at_noon.rates.hours == ()
+
+
+async def test_adopting_twice_changes_nothing_and_what_is_gone_has_ended(store: Store) -> None:
+    first = [
+        Configured(model="a", source=CONFIGURATION, rates=Rates(prompt=1)),
+        Configured(model="b", source=EMBEDDED, rates=Rates()),
+    ]
+    prices = Prices(store.prices)
+    await prices.adopt(first, 10)
+    before = await store.revisions.current()
+    a, b = prices.at("a", 10), prices.at("b", 10)
+    await prices.adopt(first, 20)
+    assert (prices.at("a", 20), prices.at("b", 20)) == (a, b)
+    assert await store.revisions.current() == before
+    await prices.adopt([Configured(model="a", source=CONFIGURATION, rates=Rates(prompt=2))], 30)
+    changed = prices.at("a", 30)
+    assert changed is not None
+    assert a is not None
+    assert (changed.rates.prompt, changed.id != a.id, prices.at("b", 30)) == (2, True, None)
+    assert {row.id: row.ended_at for row in await store.prices.all()} == {
+        a.id: 30,
+        b.id if b else "": 30,
+        changed.id: None,
+    }
+
+
+async def test_another_server_s_configuration_does_not_change_this_one_s(store: Store) -> None:
+    one, other = Prices(store.prices), Prices(store.prices)
+    await one.adopt([Configured(model="m", source=CONFIGURATION, rates=Rates(prompt=1))], 10)
+    await other.adopt([Configured(model="m", source=CONFIGURATION, rates=Rates(prompt=2))], 20)
+    await one.load()
+    await other.load()
+    assert (prompt_rate(one.at("m", 30)), prompt_rate(other.at("m", 30))) == (1, 2)

@@ -26,7 +26,7 @@ TABLES = {"postings": postings, "holds": holds, "balances": balances, "entries":
 
 def ledger_over(store: Store, clock: Callable[[], float] = time.time, **settings: Any) -> Ledger:
     """A ledger whose rules are not loaded yet."""
-    rules = Rules(budgets=Budgets(store.budgets), prices=Prices(), owners=Owners(store.owners))
+    rules = Rules(budgets=Budgets(store.budgets), prices=Prices(store.prices), owners=Owners(store.owners))
     return Ledger(store.journal, rules, LedgerSettings(**settings), clock)
 
 

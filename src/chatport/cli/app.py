@@ -14,6 +14,7 @@ from chatport.cli.configuration import configuration
 from chatport.cli.keys import keys
 from chatport.cli.limits import limits
 from chatport.cli.models import models
+from chatport.cli.prices import prices
 from chatport.cli.serve import serve
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(chat)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(limits, name="limits")
+app.add_typer(prices, name="prices")
 app.add_typer(configuration, name="config")
 
 

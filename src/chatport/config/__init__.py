@@ -7,6 +7,7 @@ sentences of errors are all made from it. `load.py` reads; `source.py` knows whe
 from chatport.config.faults import ConfigError, Fault
 from chatport.config.limits import LimitConfig
 from chatport.config.load import home_of, load
+from chatport.config.pricing import PriceConfig
 from chatport.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_MODEL,
@@ -32,6 +33,7 @@ __all__ = [
     "LlamaModel",
     "ModelConfig",
     "OnDemandConfig",
+    "PriceConfig",
     "RoutedModel",
     "ScriptedModel",
     "ServerConfig",

@@ -15,6 +15,7 @@ from msgspec import inspect
 from chatport.config.allowed import allowed, is_secret
 from chatport.config.faults import ConfigError, Fault, quote
 from chatport.config.limits import AMOUNTS, LimitConfig
+from chatport.config.pricing import REQUEST_DIGITS, TOKEN_DIGITS, PriceConfig, scaled
 from chatport.config.schema import (
     DEFAULT_ALIASES,
     DEFAULT_MODEL,
@@ -173,7 +174,11 @@ class _Reader:
         if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
             self._blame(("models",), "each model is a table of its own, [[models]], and there is at least one.")
             return (), "file"
-        models = [(index, self._model(entry, ("models", index))) for index, entry in enumerate(entries)]
+        paths: list[KeyPath] = [("models", index) for index in range(len(entries))]
+        models = [
+            (index, self._model(self._priced(entry, path), path))
+            for index, (entry, path) in enumerate(zip(entries, paths, strict=True))
+        ]
         whole = [(index, model) for index, model in models if model is not None]
         self._refuse_double_names(whole)
         self._refuse_lost_fallbacks(whole)
@@ -198,6 +203,25 @@ class _Reader:
                 self._blame(path, f"limits nothing; give at least one of {', '.join(AMOUNTS)}.")
             limits[limit.scope] = limit
         return tuple(limits.values())
+
+    def _priced(self, entry: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        """The entry with its price as a whole; without one that is wrong, which is told."""
+        if "price" not in entry:
+            return entry
+        found, path = entry["price"], (*path, "price")
+        rest = {key: value for key, value in entry.items() if key != "price"}
+        if not isinstance(found, dict):
+            self._blame(path, f"{_shown(found)} is not allowed here; write a table, [models.price].")
+            return rest
+        known = len(self._faults)
+        settings = self._settings(PriceConfig, found, path)
+        self._require(PriceConfig, found, path)
+        for name, usd in settings.items():
+            try:
+                scaled(usd, REQUEST_DIGITS if name == "request" else TOKEN_DIGITS)
+            except ValueError:
+                self._blame((*path, name), _refused(PriceConfig, name, found[name]))
+        return {**rest, "price": PriceConfig(**settings)} if len(self._faults) == known else rest
 
     def _model(self, entry: dict[str, Any], path: KeyPath) -> ModelConfig | None:
         if "targets" in entry:
@@ -262,10 +286,14 @@ class _Reader:
         """The settings of a table that must be good as a whole; None where something was wrong with it."""
         known = len(self._faults)
         settings = self._settings(kind, entry, path)
+        self._require(kind, entry, path)
+        return settings if len(self._faults) == known else None
+
+    def _require(self, kind: type[Settings], entry: dict[str, Any], path: KeyPath) -> None:
+        """Blames what must be there and is not."""
         for field in msgspec.structs.fields(kind):
             if field.required and field.name not in entry:
                 self._blame((*path, field.name), f"is missing; allowed: {allowed(_described(kind, field.name))}.")
-        return settings if len(self._faults) == known else None
 
     def _settings(self, kind: type[Settings], found: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         """The keys of a table that are known and good; the others are blamed."""
@@ -307,6 +335,8 @@ class _Reader:
             if target.model is not None:
                 where = (*path, "targets", index, "model")
                 self._blame(where, f"can't be given: {quote(model.id)} passes on whatever model is asked for.")
+        if model.passes_all and model.price_model is not None:
+            self._blame((*path, "price_model"), f"can't be given: {quote(model.id)} stands for many models.")
         if model.passes_all and model.aliases:
             self._blame((*path, "aliases"), f"can't be given: {quote(model.id)} stands for many models.")
 

@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from chatport.config.allowed import allowed
 from chatport.config.limits import LimitConfig
+from chatport.config.pricing import PriceConfig
 from chatport.config.schema import LedgerConfig, LlamaModel, OnDemandConfig, ScriptedModel, ServerConfig, StoreConfig
 from chatport.config.terms import Settings
 from chatport.config.upstreams import RoutedModel, UpstreamTarget
@@ -32,6 +33,7 @@ TABLES: tuple[tuple[str, type[Settings]], ...] = (
     ("[[models]] with targets", RoutedModel),
     ("[[models.targets]]", UpstreamTarget),
     ("[[limits]]", LimitConfig),
+    ("[models.price]", PriceConfig),
 )
 
 

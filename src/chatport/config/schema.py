@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from chatport.config.limits import LimitConfig
+from chatport.config.pricing import ListedModel, PriceConfig
 from chatport.config.terms import (
     KIB,
     MIB,
@@ -246,6 +247,14 @@ class LlamaModel(Settings, tag="llama", tag_field="backend", frozen=True):
             "the window (`context` / `slots`), and half of that share at least."
         ),
     ] = None
+    price: Annotated[
+        PriceConfig | None,
+        about("What it costs. Not set: nothing."),
+        Meta(extra={"allowed": "a table of its own, [models.price]"}),
+    ] = None
+    price_model: Annotated[ListedModel | None, about("The entry of an imported list of prices that its price is.")] = (
+        None
+    )
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 
 
@@ -264,6 +273,14 @@ class ScriptedModel(Settings, tag="scripted", tag_field="backend", frozen=True):
     fail_status: Annotated[
         Annotated[int, Meta(ge=400, le=599)] | None, about("Fail every request as an upstream with this status would.")
     ] = None
+    price: Annotated[
+        PriceConfig | None,
+        about("What it costs. Not set: nothing."),
+        Meta(extra={"allowed": "a table of its own, [models.price]"}),
+    ] = None
+    price_model: Annotated[ListedModel | None, about("The entry of an imported list of prices that its price is.")] = (
+        None
+    )
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 
 

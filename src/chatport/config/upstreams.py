@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from chatport.config.pricing import ListedModel, PriceConfig
 from chatport.config.terms import Name, PositiveSeconds, Settings, Word, about, matching
 from chatport.providers import PROVIDERS
 from chatport.targets import Feature
@@ -114,6 +115,18 @@ class RoutedModel(Settings, frozen=True):
     deadline_seconds: Annotated[
         PositiveSeconds, about("Time from the request's arrival after which no further attempt begins.")
     ] = 600.0
+    price: Annotated[
+        PriceConfig | None,
+        about("What it costs, whichever target answers. Not set: what an imported list of prices says."),
+        Meta(extra={"allowed": "a table of its own, [models.price]"}),
+    ] = None
+    price_model: Annotated[
+        ListedModel | None,
+        about(
+            "The entry of an imported list of prices that its price is. Not set: the one of each target's provider and "
+            "model."
+        ),
+    ] = None
     owned_by: Annotated[Name, about("What the list of models says as `owned_by`.")] = "chatport"
 
     @property

@@ -50,6 +50,8 @@ class Going(Struct, frozen=True, kw_only=True):
     bound: Bound
     choices: int
     attempt: int
+    listed: str | None = None
+    """The target's entry in a list of prices."""
 
 
 class Metered(Struct, frozen=True, kw_only=True):
@@ -104,7 +106,7 @@ class Meter:
         """Holds what an attempt can cost, in the place of what is held for the one before. Returns the tokens of output
         for all choices that it may be asked for, where that is less than it wants to. Raises QuotaExhausted,
         RateLimited, AccessDenied, StoreUnavailable."""
-        price = self._ledger.prices.at(going.model, self._began)
+        price = self._ledger.prices.at(going.model, self._began, going.listed)
         budgets = self._ledger.budgets.of(self._payer, going.model)
         self._claims = tuple(self._claim(budget, price, going) for budget in budgets)
         self._enforced = any(claim.enforced for claim in self._claims)

@@ -1,4 +1,4 @@
-"""What tokens cost. Pure, and integers only: pico-dollars a token, nano-dollars a posting.
+"""What tokens cost, and which price holds. Integers only: pico-dollars a token, nano-dollars a posting.
 
 Sums are exact; nothing is rounded but once, up, at the end: `nano` for what the upstream charges, `charge_nano` for
 what the key pays. 0.0375 USD per million tokens is 37,500 pico-dollars a token.
@@ -6,14 +6,20 @@ what the key pays. 0.0375 USD per million tokens is 37,500 pico-dollars a token.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final, Self
 
-from msgspec import Struct
+from msgspec import Raw, Struct, json, structs
 
+from chatport.store.prices import COMMAND, CONFIGURATION, EMBEDDED, LISTED, PriceRow, PriceRows, family, price_id
 from chatport.wire.chat import Usage
 
 PICO_PER_NANO: Final = 1000
 MILLION: Final = 1_000_000
+DAY: Final = 86_400
+
+FAMILIES: Final = (CONFIGURATION, COMMAND, EMBEDDED, LISTED)
+"""Sources, as they win over each other."""
 
 
 class TokenRates(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -48,12 +54,29 @@ class Tier(TokenRates, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens of the prompt, whatever their kind."""
 
 
+class Hours(TokenRates, frozen=True, kw_only=True, omit_defaults=True):
+    """Rates of a time of the day, in the place of the plain ones and their tiers."""
+
+    begins: int
+    """Seconds after midnight UTC."""
+    ends: int
+    """The same, not included; before `begins` where midnight is between them."""
+
+    def hold(self, second: int) -> bool:
+        """Whether they hold at a second of the day."""
+        if self.ends < self.begins:
+            return second >= self.begins or second < self.ends
+        return self.begins <= second < self.ends
+
+
 class Rates(TokenRates, frozen=True, kw_only=True, omit_defaults=True):
     """What a model's tokens cost, and a request by itself, in pico-dollars."""
 
     request: int = 0
     tiers: tuple[Tier, ...] = ()
     """In any order; the highest that a prompt is above holds."""
+    hours: tuple[Hours, ...] = ()
+    """The last one that holds wins. `Prices.at` has gone by them: the rates that it gives have none."""
 
 
 class Price(Struct, frozen=True, kw_only=True):
@@ -61,7 +84,11 @@ class Price(Struct, frozen=True, kw_only=True):
 
     id: str
     model: str
+    """Or the entry of a list."""
     rates: Rates
+    source: str = CONFIGURATION
+    effective_at: int = 0
+    """Unix seconds."""
 
 
 class Tokens(Struct, frozen=True, kw_only=True):
@@ -137,6 +164,16 @@ def rates_at(rates: Rates, prompt: int) -> TokenRates:
     return max(above, key=lambda tier: tier.above) if above else rates
 
 
+def rates_of_day(rates: Rates, now: float) -> Rates:
+    """The rates at this time of the day. `now`: Unix seconds."""
+    second = int(now) % DAY
+    holding = [hours for hours in rates.hours if hours.hold(second)]
+    if not holding:
+        return structs.replace(rates, hours=())
+    plain = {name: getattr(holding[-1], name) for name in TokenRates.__struct_fields__}
+    return Rates(request=rates.request, **plain)
+
+
 def nano(pico: int) -> int:
     """Pico-dollars as whole nano-dollars, rounded up."""
     return -(-pico // PICO_PER_NANO)
@@ -149,7 +186,7 @@ def charge_nano(cost: int, factor_ppm: int) -> int:
 
 def most(rates: Rates) -> tuple[int, int, int]:
     """The most that a token of the prompt, one of the output, and the request by itself can cost, in pico-dollars."""
-    every = (rates, *rates.tiers)
+    every = (rates, *rates.tiers, *rates.hours)
     return max(each.highest_prompt for each in every), max(each.highest_output for each in every), rates.request
 
 
@@ -171,15 +208,100 @@ def _side(count: int, plain: int, *kinds: tuple[int, int | None]) -> int:
     return plain * count + sum(number * (rate - plain) for number, rate in kinds if rate is not None)
 
 
-class Prices:
-    """Every model's price, by its id."""
+# --- Which price holds ------------------------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self.known: dict[str, Price] = {}
+
+class Configured(Struct, frozen=True, kw_only=True):
+    """A price that the server was started with."""
+
+    model: str
+    source: str
+    rates: Rates
+
+
+class Prices:
+    """Every price that is open, by the model or the entry of a list that it is for.
+
+    For a model `configuration` wins over `command` (what `prices set` says), that over `embedded`; only then comes
+    what a list says of its target. Of one source the newest that has begun holds.
+    """
+
+    def __init__(self, rows: PriceRows) -> None:
+        self.rows = rows
+        self.known: dict[str, tuple[Price, ...]] = {}
+        self._adopted: tuple[PriceRow, ...] | None = None
 
     async def load(self) -> None:
-        """Takes every price into memory."""
+        """Takes every price into memory. Raises StoreUnavailable."""
+        found = await self.rows.open()
+        if self._adopted is not None:
+            # Another server on the same database may be configured otherwise; this one keeps to its own words.
+            found = [*(row for row in found if not _is_ours(row)), *self._adopted]
+        known: dict[str, list[Price]] = {}
+        for row in sorted(found, key=_precedence):
+            known.setdefault(row.model, []).append(price_of(row))
+        self.known = {model: tuple(prices) for model, prices in known.items()}
 
-    def at(self, model: str, now: float) -> Price | None:
-        """The price in force. `now`: Unix seconds."""
-        return self.known.get(model)
+    async def adopt(self, configured: Iterable[Configured], now: float) -> None:
+        """Has these be the prices of the configuration: what changed is a new version, what is gone has ended. `now`:
+        Unix seconds. Raises StoreUnavailable."""
+        rows = [new_row(each.model, each.source, each.rates, now) for each in configured]
+        done = await self.rows.replace(rows, _is_ours, int(now), "configuration")
+        self._adopted = (*done.kept, *done.added)
+        await self.load()
+
+    def at(self, model: str, now: float, listed: str | None = None) -> Price | None:
+        """The price in force, as it is at this time of the day; None where nobody has said any.
+
+        `model`: its id; what is said of a family (`NAME/*`) holds for its models. `listed`: the target's entry in a
+        list, or a word without a slash that stands for several models of our own. `now`: Unix seconds.
+        """
+        said = None
+        for name in _names(model):
+            said = said or _begun(self.known.get(name, ()), now, lists=False)
+        if said is None and listed is not None:
+            said = _begun(self.known.get(listed, ()), now, lists="/" in listed)
+        if said is None or not said.rates.hours:
+            return said
+        return structs.replace(said, rates=rates_of_day(said.rates, now))
+
+
+def new_row(model: str, source: str, rates: Rates, now: float, effective_at: int = 0) -> PriceRow:
+    """A price as it is kept. `now`, `effective_at`: Unix seconds; 0: always."""
+    return PriceRow(
+        id=price_id(),
+        model=model,
+        source=source,
+        rates=Raw(json.encode(rates)),
+        effective_at=effective_at,
+        created_at=int(now),
+    )
+
+
+def price_of(row: PriceRow) -> Price:
+    rates = json.decode(row.rates, type=Rates)
+    return Price(id=row.id, model=row.model, rates=rates, source=row.source, effective_at=row.effective_at)
+
+
+def _is_ours(row: PriceRow) -> bool:
+    """Whether it follows from what the server was started with."""
+    return row.source in {CONFIGURATION, EMBEDDED}
+
+
+def _precedence(row: PriceRow) -> tuple[int, int, int]:
+    """What holds comes first, if it has begun."""
+    return FAMILIES.index(family(row.source)), -row.effective_at, -row.created_at
+
+
+def _begun(prices: Iterable[Price], now: float, *, lists: bool) -> Price | None:
+    """The first that has begun. What a list calls a model is not what we do, though it may look the same."""
+    of_lists = (price for price in prices if (family(price.source) == LISTED) is lists)
+    return next((price for price in of_lists if price.effective_at <= now), None)
+
+
+def _names(model: str) -> Iterator[str]:
+    """Itself, and the families that it may be of, the longest first."""
+    yield model
+    parts = model.split("/")
+    for count in range(len(parts) - 1, 0, -1):
+        yield "/".join([*parts[:count], "*"])

@@ -138,10 +138,11 @@ prices = Table(
     metadata,
     Column("id", PlainText, primary_key=True, comment="the version that postings name"),
     Column("model", PlainText, nullable=False),
-    Column("source", PlainText, nullable=False, comment="configuration, embedded, or a list of prices and its version"),
+    Column("source", PlainText, nullable=False, comment="configuration, command, embedded, or a list and its version"),
     Column("rates", LargeBinary, nullable=False, comment="JSON: pico-dollars by kind of token"),
     Column("effective_at", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger, comment="when another took its place, or none"),
     Index(None, "model", "effective_at"),
 )
 

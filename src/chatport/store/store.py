@@ -22,6 +22,7 @@ from chatport.store.keys import KeyRows
 from chatport.store.limits import LimitRows
 from chatport.store.migrate import migrate, revision
 from chatport.store.owners import OwnerRows
+from chatport.store.prices import PriceRows
 from chatport.store.replays import ReplayRows
 from chatport.store.revisions import Revisions
 from chatport.store.schema import HEAD
@@ -50,6 +51,7 @@ class Store:
         self.journal = Journal(database)
         self.budgets = BudgetRows(database, self._changed.set)
         self.owners = OwnerRows(database, self._changed.set)
+        self.prices = PriceRows(database, self._changed.set)
         self.audit = AuditRows(database)
         self.replays = ReplayRows(database)
 

@@ -40,11 +40,12 @@ def create_rules() -> None:
         sa.Column("id", Text, nullable=False, comment="the version that postings name"),
         sa.Column("model", Text, nullable=False),
         sa.Column(
-            "source", Text, nullable=False, comment="configuration, embedded, or a list of prices and its version"
+            "source", Text, nullable=False, comment="configuration, command, embedded, or a list and its version"
         ),
         sa.Column("rates", sa.LargeBinary, nullable=False, comment="JSON: pico-dollars by kind of token"),
         sa.Column("effective_at", sa.BigInteger, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.Column("ended_at", sa.BigInteger, comment="when another took its place, or none"),
         sa.PrimaryKeyConstraint("id", name="prices_pkey"),
     )
     op.create_index("prices_model_effective_at", "prices", ["model", "effective_at"], unique=False)
