@@ -39,6 +39,7 @@ from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
+from chatport.policy.upkeep import ROLL_UP_EVERY, Upkeep
 from chatport.reloading import Reloaded, is_swappable, merged, restart_needed
 from chatport.settings import ledger_settings, limits_of, server_settings, web_settings
 from chatport.store import Store, open_store
@@ -215,6 +216,16 @@ class Runtime:
             except StoreUnavailable as exc:
                 log.warning("old replies could not be swept: %s", exc)
 
+    async def keep_up(self) -> None:
+        """Rolls usage up and removes old records, for as long as the server runs."""
+        upkeep = Upkeep(self.store, self.config.ledger.keep_days)
+        while True:
+            await asyncio.sleep(ROLL_UP_EVERY)
+            try:
+                await upkeep.turn(time.time())
+            except StoreUnavailable as exc:
+                log.warning("usage could not be rolled up: %s", exc)
+
 
 @asynccontextmanager
 async def running(config: Config) -> AsyncIterator[Runtime]:
@@ -246,7 +257,7 @@ async def running(config: Config) -> AsyncIterator[Runtime]:
         await runtime.ledger.start()
         stack.push_async_callback(runtime.ledger.close)
         runtime.serve_models(models, backends)
-        for task in (runtime.prune(), runtime.learn_families(), runtime.ledger.run()):
+        for task in (runtime.prune(), runtime.keep_up(), runtime.learn_families(), runtime.ledger.run()):
             stack.callback(asyncio.create_task(task).cancel)
         if runtime.on_demand is not None:
             await stack.enter_async_context(watched(runtime.on_demand))

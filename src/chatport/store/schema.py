@@ -249,6 +249,7 @@ entries = Table(
     Column("period", BigInteger, primary_key=True),
     Column("sequence", Sequence, ForeignKey("postings.sequence"), primary_key=True, autoincrement=False),
     Column("amount", BigInteger, nullable=False, comment="in the budget's unit"),
+    Index(None, "sequence"),
     comment="what each posting took from, or gave to, which budget",
 )
 
@@ -292,6 +293,7 @@ usage_hours = Table(
     Column("reasoning_tokens", BigInteger, nullable=False),
     Column("cost_nano", BigInteger, nullable=False),
     Column("charge_nano", BigInteger, nullable=False),
+    Index(None, "key_id", "hour"),
     comment="postings added up, as far as the revision `usage` says; what was null is empty here",
 )
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from chatport.store.audit import AuditRows
 from chatport.store.budgets import BudgetRows
 from chatport.store.completions import CompletionRows
+from chatport.store.contents import ContentRows
 from chatport.store.database import Database
 from chatport.store.errors import StoreMisconfigured
 from chatport.store.journal import Journal
@@ -23,10 +24,14 @@ from chatport.store.limits import LimitRows
 from chatport.store.migrate import migrate, revision
 from chatport.store.owners import OwnerRows
 from chatport.store.prices import PriceRows
+from chatport.store.proof import Prover
+from chatport.store.records import RecordRows
 from chatport.store.replays import ReplayRows
+from chatport.store.retention import Retention
 from chatport.store.revisions import Revisions
 from chatport.store.schema import HEAD
 from chatport.store.sqlite import Durability, SqliteDatabase
+from chatport.store.usage import UsageRows
 
 POLL_INTERVAL = 0.4
 """Seconds between looks at what other processes have changed; the promise is one second."""
@@ -54,6 +59,11 @@ class Store:
         self.prices = PriceRows(database, self._changed.set)
         self.audit = AuditRows(database)
         self.replays = ReplayRows(database)
+        self.records = RecordRows(database)
+        self.usage = UsageRows(database)
+        self.contents = ContentRows(database)
+        self.retention = Retention(database)
+        self.prover = Prover(database)
 
     @classmethod
     async def open(cls, url: str, durability: Durability = "process") -> Self:

@@ -157,6 +157,7 @@ def create_account() -> None:
         sa.PrimaryKeyConstraint("budget_id", "period", "sequence", name="entries_pkey"),
         comment="what each posting took from, or gave to, which budget",
     )
+    op.create_index("entries_sequence", "entries", ["sequence"], unique=False)
     op.create_table(
         "attempts",
         sa.Column("request_id", Text, nullable=False),
@@ -201,6 +202,7 @@ def create_reports() -> None:
         sa.PrimaryKeyConstraint("hour", "key_id", "owner", "end_user", "model", name="usage_hours_pkey"),
         comment="postings added up, as far as the revision `usage` says; what was null is empty here",
     )
+    op.create_index("usage_hours_key_id_hour", "usage_hours", ["key_id", "hour"], unique=False)
     op.create_table(
         "audit",
         sa.Column("sequence", Sequence, autoincrement=True, nullable=False),
