@@ -128,37 +128,44 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(
             st.just("post"),
-            st.integers(0, 3),
+            st.integers(0, 60),
             st.sampled_from(["key_1", "key_2"]),
             st.sampled_from([None, "alice"]),
             st.integers(0, 9),
         ),
         st.tuples(st.just("roll"), st.integers(1, 4)),
-        st.tuples(st.just("drop"), st.integers(0, 3)),
+        st.tuples(st.just("drop"), st.integers(0, 60)),
     ),
     max_size=25,
 )
 
 
-@given(STEPS)
+@given(STEPS, st.integers(1, 59))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_rolled_up_and_removed_the_sums_are_those_of_all_requests(steps: list[Any]) -> None:
+def test_whatever_is_rolled_up_and_removed_the_sums_are_those_of_all_requests(
+    steps: list[Any], since_hour: int
+) -> None:
     async def play() -> None:
         store, _ = memory_store()
-        expected: dict[str, list[int]] = {}
+        posted: list[tuple[int, str, int]] = []
         for step in steps:
             match step:
                 case ("post", hour, key, owner, charge):
                     await post(store, created_ms=hour * HOUR_MS, key_id=key, owner=owner, charge_nano=charge)
-                    total = expected.setdefault(key, [0, 0])
-                    total[0] += 1
-                    total[1] += charge
+                    posted.append((hour, key, charge))
                 case ("roll", limit):
                     await store.usage.roll_up(await store.usage.horizon(), limit)
                 case ("drop", hour):
                     await store.retention.drop(hour * HOUR_MS, 2)
-            found = {each.group: [each.requests, each.charge_nano] for each in await store.usage.sums("key")}
-            assert found == expected
+            for since in (0, since_hour, 24):
+                wanted = [(key, charge) for hour, key, charge in posted if hour >= since]
+                days = {hour // 24 for hour, _, _ in posted if hour >= since}
+                groups: list[tuple[By, int]] = [("key", len({key for key, _ in wanted})), ("day", len(days))]
+                for by, count in groups:
+                    found = await store.usage.sums(by, since * 3600)
+                    assert len(found) == count
+                    assert sum(each.requests for each in found) == len(wanted)
+                    assert sum(each.charge_nano for each in found) == sum(charge for _, charge in wanted)
 
     asyncio.run(play())
 

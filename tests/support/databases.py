@@ -22,7 +22,7 @@ SERVER = os.environ.get("CHATPORT_TEST_POSTGRES", "postgresql://postgres@127.0.0
 
 EMPTY = (
     "TRUNCATE keys, completions, completion_tags, replays, owners, prices, limits, budgets, balances, workers, holds, "
-    "postings, entries, attempts, contents, usage_hours, audit RESTART IDENTITY; "
+    "postings, entries, attempts, contents, usage_hours, usage_days, audit RESTART IDENTITY; "
     "UPDATE revisions SET revision = 0 WHERE topic = 'usage'"
 )
 

@@ -277,25 +277,32 @@ contents = Table(
     comment="what was said, where that was switched on",
 )
 
-usage_hours = Table(
-    "usage_hours",
-    metadata,
-    Column("hour", BigInteger, primary_key=True, comment="Unix seconds when it began"),
-    Column("key_id", PlainText, primary_key=True),
-    Column("owner", PlainText, primary_key=True),
-    Column("end_user", PlainText, primary_key=True),
-    Column("model", PlainText, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False, comment="of them, those without a complete answer"),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("cost_nano", BigInteger, nullable=False),
-    Column("charge_nano", BigInteger, nullable=False),
-    Index(None, "key_id", "hour"),
-    comment="postings added up, as far as the revision `usage` says; what was null is empty here",
-)
+
+def _usage(name: str, span: str) -> Table:
+    """Postings added up by a span of time."""
+    return Table(
+        name,
+        metadata,
+        Column(span, BigInteger, primary_key=True, comment="Unix seconds when it began (UTC)"),
+        Column("key_id", PlainText, primary_key=True),
+        Column("owner", PlainText, primary_key=True),
+        Column("end_user", PlainText, primary_key=True),
+        Column("model", PlainText, primary_key=True),
+        Column("requests", BigInteger, nullable=False),
+        Column("failed", BigInteger, nullable=False, comment="of them, those without a complete answer"),
+        Column("prompt_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("completion_tokens", BigInteger, nullable=False),
+        Column("reasoning_tokens", BigInteger, nullable=False),
+        Column("cost_nano", BigInteger, nullable=False),
+        Column("charge_nano", BigInteger, nullable=False),
+        Index(None, "key_id", span),
+        comment="postings added up, as far as the revision `usage` says; what was null is empty here",
+    )
+
+
+usage_hours = _usage("usage_hours", "hour")
+usage_days = _usage("usage_days", "day")
 
 audit = Table(
     "audit",

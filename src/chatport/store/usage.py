@@ -1,7 +1,8 @@
-"""What was used, added up: by hours that are rolled up in the background, and by the postings beyond them.
+"""What was used, added up: by days and hours that are rolled up in the background, and by the postings beyond them.
 
-The revision `usage` is the sequence number of the last posting that is in `usage_hours`; a query reads it, the hours
-and the postings beyond it in one state of the database, so that each posting counts exactly once at any moment.
+The revision `usage` is the sequence number of the last posting that is in `usage_hours` and `usage_days`, which hold
+the same. A query takes the hours of the day it begins in, the days after that, and the postings beyond the mark, all
+from one state of the database, so that each posting counts exactly once at any moment.
 
 PostgreSQL numbers postings before they are committed, so one with a lower number may appear after one with a higher.
 Before the mark moves, `roll_up` therefore waits, by a lock that is held for an instant, until everything numbered so
@@ -29,7 +30,7 @@ GROUPS: Final[dict[By, str]] = {
     "owner": "owner",
     "user": "end_user",
     "model": "model",
-    "day": "hour / 86400 * 86400",
+    "day": "day",
 }
 
 
@@ -56,7 +57,8 @@ class UsageRows:
     async def sums(self, by: By, since: int = 0, key_id: str | None = None) -> list[Sum]:
         """What requests came to since the beginning of the hour (UTC) that `since`, Unix seconds, is in; the most
         expensive group first, days in order. `key_id`: only those of one key."""
-        parameters = {"since": since // HOUR * HOUR} | ({} if key_id is None else {"key_id": key_id})
+        parameters: dict[str, Any] = {"since": since // HOUR * HOUR, "next_day": -(-since // DAY) * DAY}
+        parameters |= {} if key_id is None else {"key_id": key_id}
         statement = _sums(by, of_key=key_id is not None)
 
         def work(connection: Connection) -> list[Sum]:
@@ -73,7 +75,7 @@ class UsageRows:
         return await self._database.write(_horizon)
 
     async def roll_up(self, upto: int, limit: int) -> bool:
-        """Adds at most so many postings to the hours and moves the mark, in one transaction. `upto`: a `horizon`.
+        """Adds at most so many postings to hours and days and moves the mark, in one transaction. `upto`: a `horizon`.
         Returns whether there are more."""
 
         def work(connection: Connection) -> bool:
@@ -81,7 +83,8 @@ class UsageRows:
             end = min(mark + limit, upto)
             if end <= mark:
                 return False
-            run_many(connection, ADD, [{"mark": mark, "end": end}])
+            for statement in ADD:
+                run_many(connection, statement, [{"mark": mark, "end": end}])
             run_many(connection, MOVE, [{"end": end}])
             return end < upto
 
@@ -124,33 +127,45 @@ def _sum(row: Sequence[Any]) -> Sum:
 NUMBERS: Final = Sum.__struct_fields__[1:]
 
 OF_POSTINGS: Final = (
-    "SELECT created_ms / 3600000 * 3600 AS hour, coalesce(key_id, '') AS key_id, coalesce(owner, '') AS owner, "
+    "SELECT created_ms / 3600000 * 3600 AS hour, created_ms / 86400000 * 86400 AS day, "
+    "coalesce(key_id, '') AS key_id, coalesce(owner, '') AS owner, "
     "coalesce(end_user, '') AS end_user, coalesce(model, '') AS model, 1 AS requests, "
     "CASE ending WHEN 'complete' THEN 0 ELSE 1 END AS failed, prompt_tokens, cached_tokens, completion_tokens, "
     "reasoning_tokens, cost_nano, charge_nano FROM postings WHERE kind = 'request' AND sequence > :mark"
 )
-"""Postings in the form of hours of one request each."""
+"""Postings in the form of spans of one request each."""
 
 MARK: Final = "SELECT revision FROM revisions WHERE topic = 'usage'"
 
+OF_FIRST_DAY: Final = "hour >= :since AND hour < :next_day"
+
 MOVE: Final = "UPDATE revisions SET revision = :end WHERE topic = 'usage'"
 
-_added = ", ".join(f"{name} = usage_hours.{name} + excluded.{name}" for name in NUMBERS)
 _summed = ", ".join(f"sum({name}) AS {name}" for name in NUMBERS)
 
-ADD: Final = (
-    f"INSERT INTO usage_hours (hour, key_id, owner, end_user, model, {', '.join(NUMBERS)}) "  # noqa: S608
-    f"SELECT hour, key_id, owner, end_user, model, {_summed} FROM ({OF_POSTINGS} AND sequence <= :end) AS single "
-    f"GROUP BY hour, key_id, owner, end_user, model "
-    f"ON CONFLICT (hour, key_id, owner, end_user, model) DO UPDATE SET {_added}"
-)
+
+def _adding(table: str, span: str) -> str:
+    """Adds the postings from the mark to `:end` to the spans that they fall in."""
+    group = f"{span}, key_id, owner, end_user, model"
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in NUMBERS)
+    return (
+        f"INSERT INTO {table} ({group}, {', '.join(NUMBERS)}) "  # noqa: S608
+        f"SELECT {group}, {_summed} FROM ({OF_POSTINGS} AND sequence <= :end) AS single GROUP BY {group} "
+        f"ON CONFLICT ({group}) DO UPDATE SET {added}"
+    )
+
+
+ADD: Final = (_adding("usage_hours", "hour"), _adding("usage_days", "day"))
 
 
 def _sums(by: By, *, of_key: bool) -> str:
-    """Each half is added up by itself: the postings are few, and the hours need no copy."""
+    """Each part is added up by itself, so that none of them is copied as a whole."""
     which = " AND key_id = :key_id" if of_key else ""
-    halves = (
-        f"SELECT {GROUPS[by]} AS part, {_summed} FROM usage_hours WHERE hour >= :since{which} GROUP BY 1",  # noqa: S608
-        f"SELECT {GROUPS[by]} AS part, {_summed} FROM ({OF_POSTINGS}) AS single WHERE hour >= :since{which} GROUP BY 1",  # noqa: S608
+    group = GROUPS[by]
+    of_hours = "hour / 86400 * 86400" if by == "day" else group
+    parts = (
+        f"SELECT {of_hours} AS part, {_summed} FROM usage_hours WHERE {OF_FIRST_DAY}{which} GROUP BY 1",  # noqa: S608
+        f"SELECT {group} AS part, {_summed} FROM usage_days WHERE day >= :next_day{which} GROUP BY 1",  # noqa: S608
+        f"SELECT {group} AS part, {_summed} FROM ({OF_POSTINGS}) AS single WHERE hour >= :since{which} GROUP BY 1",  # noqa: S608
     )
-    return f"SELECT part, {_summed} FROM ({' UNION ALL '.join(halves)}) AS halves GROUP BY part"  # noqa: S608
+    return f"SELECT part, {_summed} FROM ({' UNION ALL '.join(parts)}) AS parts GROUP BY part"  # noqa: S608

@@ -186,7 +186,7 @@ def create_account() -> None:
 def create_reports() -> None:
     op.create_table(
         "usage_hours",
-        sa.Column("hour", sa.BigInteger, nullable=False, comment="Unix seconds when it began"),
+        sa.Column("hour", sa.BigInteger, nullable=False, comment="Unix seconds when it began (UTC)"),
         sa.Column("key_id", Text, nullable=False),
         sa.Column("owner", Text, nullable=False),
         sa.Column("end_user", Text, nullable=False),
@@ -203,6 +203,25 @@ def create_reports() -> None:
         comment="postings added up, as far as the revision `usage` says; what was null is empty here",
     )
     op.create_index("usage_hours_key_id_hour", "usage_hours", ["key_id", "hour"], unique=False)
+    op.create_table(
+        "usage_days",
+        sa.Column("day", sa.BigInteger, nullable=False, comment="Unix seconds when it began (UTC)"),
+        sa.Column("key_id", Text, nullable=False),
+        sa.Column("owner", Text, nullable=False),
+        sa.Column("end_user", Text, nullable=False),
+        sa.Column("model", Text, nullable=False),
+        sa.Column("requests", sa.BigInteger, nullable=False),
+        sa.Column("failed", sa.BigInteger, nullable=False, comment="of them, those without a complete answer"),
+        sa.Column("prompt_tokens", sa.BigInteger, nullable=False),
+        sa.Column("cached_tokens", sa.BigInteger, nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger, nullable=False),
+        sa.Column("reasoning_tokens", sa.BigInteger, nullable=False),
+        sa.Column("cost_nano", sa.BigInteger, nullable=False),
+        sa.Column("charge_nano", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("day", "key_id", "owner", "end_user", "model", name="usage_days_pkey"),
+        comment="postings added up, as far as the revision `usage` says; what was null is empty here",
+    )
+    op.create_index("usage_days_key_id_day", "usage_days", ["key_id", "day"], unique=False)
     op.create_table(
         "audit",
         sa.Column("sequence", Sequence, autoincrement=True, nullable=False),
