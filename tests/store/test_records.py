@@ -26,7 +26,8 @@ async def found(store: Store, request_id: str) -> Record:
 async def test_everything_that_belongs_to_one_request(store: Store) -> None:
     await store.keys.add(KEY)
     await store.budgets.add(BUDGET, "test")
-    add_price = text("INSERT INTO prices VALUES ('price_1', 'm', 'test', :rates, 5, 6)")
+    columns = "id, model, source, rates, effective_at, created_at"
+    add_price = text(f"INSERT INTO prices ({columns}) VALUES ('price_1', 'm', 'test', :rates, 5, 6)")
     await store._database.write(lambda connection: connection.execute(add_price, {"rates": b"{}"}).close())
     attempt = AttemptRow(request_id="a", number=1, target="t", model="m", began_ms=1, ended_ms=2, outcome="503 x")
     content = ContentRow(request_id="a", request=b"{}", reply=b"{}", expires_at=9)

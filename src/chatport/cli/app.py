@@ -9,11 +9,14 @@ from typing import Annotated
 import typer
 
 from chatport import __version__
+from chatport.cli.budgets import budgets
 from chatport.cli.chat.command import chat
 from chatport.cli.configuration import configuration
+from chatport.cli.grants import corrections, grants
 from chatport.cli.keys import keys
 from chatport.cli.limits import limits
 from chatport.cli.models import models
+from chatport.cli.owners import owners
 from chatport.cli.prices import prices
 from chatport.cli.serve import serve
 
@@ -34,6 +37,10 @@ app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(limits, name="limits")
 app.add_typer(prices, name="prices")
+app.add_typer(budgets, name="budgets")
+app.add_typer(grants, name="grants")
+app.add_typer(corrections, name="corrections")
+app.add_typer(owners, name="owners")
 app.add_typer(configuration, name="config")
 
 

@@ -54,7 +54,7 @@ def list_command(
 
 
 @budgets.command()
-def create(
+def create(  # noqa: PLR0913, PLR0917  a command's options
     scope: Annotated[
         str, typer.Argument(metavar="SCOPE", help="Whose: key:ID, owner:NAME, model:ID or user:KEY_ID/USER.")
     ],

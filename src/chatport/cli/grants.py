@@ -1,7 +1,7 @@
 """`chatport grants` and `chatport corrections`: what is added to a budget by hand, and what is put right in it.
 
-Both are postings of the account, with the reason and who gave it, and neither is ever removed. A grant moves the limit of
-the running period; a correction moves what is posted in it, as when a customer is given back what a bad answer cost.
+Both are postings of the account, with the reason and who gave it, and neither is ever removed. A grant moves the limit
+of the running period; a correction moves what is posted in it, as when a customer is given back what a bad answer cost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def correct(
     _add("correction", budget, amount, note, config, as_json=as_json)
 
 
-def _add(
+def _add(  # noqa: PLR0913  what the two commands were given
     kind: Literal["grant", "correction"],
     budget: str,
     amount: str,
@@ -113,8 +113,8 @@ def _settlement(
     from msgspec import json  # noqa: PLC0415
 
     from chatport.policy.budgets import period_of  # noqa: PLC0415
+    from chatport.store import audit  # noqa: PLC0415
     from chatport.store.account import Held, PostingRow, Settlement  # noqa: PLC0415
-    from chatport.store.audit import Change, note as audited  # noqa: PLC0415
 
     who = actor()
     now_ms = int(now * 1000)
@@ -123,11 +123,11 @@ def _settlement(
         id=f"{kind}_{secrets.token_hex(8)}", kind=kind, created_ms=now_ms, settled_ms=now_ms, note=f"{note} ({who})"
     )
     said = {"posting": posting.id, "period": period, "unit": row.unit, "amount": given.amount, "note": note}
-    change = Change(who, f"{kind}.add", row.id, None, json.encode(said))
+    change = audit.Change(who, f"{kind}.add", row.id, None, json.encode(said))
     return Settlement(
         posting=posting,
         taken=(Held(row.id, period, given.amount, row.unit),),
-        also=(lambda connection: audited(connection, change),),
+        also=(lambda connection: audit.note(connection, change),),
     )
 
 
