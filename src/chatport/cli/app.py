@@ -9,16 +9,20 @@ from typing import Annotated
 import typer
 
 from chatport import __version__
+from chatport.cli.backup import backup
 from chatport.cli.budgets import budgets
 from chatport.cli.chat.command import chat
 from chatport.cli.configuration import configuration
+from chatport.cli.explain import audit, explain
 from chatport.cli.grants import corrections, grants
 from chatport.cli.keys import keys
+from chatport.cli.ledger import ledger
 from chatport.cli.limits import limits
 from chatport.cli.models import models
 from chatport.cli.owners import owners
 from chatport.cli.prices import prices
 from chatport.cli.serve import serve
+from chatport.cli.usage import usage
 
 app = typer.Typer(
     name="chatport",
@@ -33,6 +37,10 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(chat)
+app.command()(usage)
+app.command()(explain)
+app.command()(audit)
+app.command()(backup)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(limits, name="limits")
@@ -41,6 +49,7 @@ app.add_typer(budgets, name="budgets")
 app.add_typer(grants, name="grants")
 app.add_typer(corrections, name="corrections")
 app.add_typer(owners, name="owners")
+app.add_typer(ledger, name="ledger")
 app.add_typer(configuration, name="config")
 
 

@@ -1,0 +1,75 @@
+"""`chatport backup`: the database as it is now, in one file, while servers go on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from chatport.cli.endings import Ending, end, told
+from chatport.cli.options import ConfigOption, JsonOption, print_json
+from chatport.config import load
+
+SQLITE = "sqlite:///"
+
+PAGES = 1024
+"""That are copied at a time: writers wait for no more than these."""
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Copies the SQLite database into one file, whole and consistent, while servers go on writing.
+
+    The file appears under its name when it is complete, and is readable by you alone: it holds the keys' hashes and
+    whatever content is kept. A PostgreSQL database is copied with its own pg_dump.
+
+    Example: `chatport backup /backups/chatport-$(date +%F).db`
+    """
+    with told():
+        url = load(config, os.environ).store_url
+    if not url.startswith(SQLITE):
+        end(Ending.FAILED, "The database is PostgreSQL: copy it with its own program, pg_dump.")
+    source = Path(url.removeprefix(SQLITE))
+    if not source.is_file():
+        end(Ending.STORE, f"There is no database at {source} yet.")
+    if file.exists() and not force:
+        end(Ending.FAILED, f"{file} is there already; give another name, or --force.")
+    try:
+        size = copied(source, file)
+    except (OSError, sqlite3.Error) as error:
+        end(Ending.FAILED, f"The copy can't be written: {error}.")
+    if as_json:
+        print_json({"file": str(file.absolute()), "bytes": size})
+    else:
+        typer.echo(f"{file}: {size:,} bytes")
+
+
+def copied(source: Path, file: Path) -> int:
+    """The copy's size. Raises OSError and sqlite3.Error, and leaves no half of one."""
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)  # made 0600
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
+        writing = sqlite3.connect(temporary)
+        try:
+            reading.backup(writing, pages=PAGES)
+            writing.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            writing.close()
+            reading.close()
+        with temporary.open("rb+") as whole:
+            os.fsync(whole.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return file.stat().st_size
