@@ -33,6 +33,7 @@ from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Keys
 from chatport.policy.ledger import Ledger, Rules
 from chatport.policy.limits import Limits
+from chatport.policy.overview import Overview
 from chatport.policy.owners import Owners
 from chatport.policy.prices import Prices
 from chatport.policy.replays import Replays
@@ -95,6 +96,7 @@ class Runtime:
         self.stored = StoredCompletions(store.completions)
         self.replays = Replays(store.replays)
         self.rules = Rules(budgets=Budgets(store.budgets), prices=Prices(store.prices), owners=Owners(store.owners))
+        self.overview = Overview(store, self.rules.budgets, limits)
         self.ledger = Ledger(store.journal, self.rules, ledger_settings(config.ledger))
         self.routing = Routing()
         self.unknown_fields = UnknownFields()

@@ -13,6 +13,7 @@ from chatport.pipeline import Call, Pipeline
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.limits import Limits
+from chatport.policy.overview import Overview
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.reloading import Reloaded
@@ -122,6 +123,7 @@ class FakeServices:
         self.catalog = Catalog([_model("echo", "gpt-4"), _model("library/poem:1")])
         self.standing = Standing(ready=True, store="ready")
 
+        self.overview = cast("Overview", None)
         self.unknown_fields = UnknownFields()
         self.limits = Limits(MemoryCounters())
         self.reloaded: Reloaded | ApiError = Reloaded(models=("echo",))

@@ -17,7 +17,7 @@ from chatport.config import load
 
 if TYPE_CHECKING:
     from chatport.policy.quantities import Amount, Currency
-    from chatport.policy.standing import Standing
+    from chatport.policy.standing import BudgetStanding
     from chatport.store import Store
     from chatport.store.budgets import BudgetRow, Kind, Mode, Period
 
@@ -37,7 +37,7 @@ def list_command(
 ) -> None:
     """Lists the budgets, oldest first, each with its running period: what is used, held by requests, and left."""
 
-    async def work(store: Store) -> list[Standing]:
+    async def work(store: Store) -> list[BudgetStanding]:
         from chatport.policy.standing import standings  # noqa: PLC0415
 
         rows = [row for row in await store.budgets.all() if ended or row.ended_at is None]
@@ -78,7 +78,7 @@ def create(  # noqa: PLR0913, PLR0917  a command's options
     """
     from chatport.policy.quantities import budget_of, zone_of  # noqa: PLC0415
 
-    async def work(store: Store) -> Standing:
+    async def work(store: Store) -> BudgetStanding:
         kind, subject, end_user = await scope_named(store, configured, scope)
         row = new_budget(kind, subject, given, period, end_user=end_user, zone=zone, mode=mode)
         await store.budgets.add(row, actor())
@@ -118,7 +118,7 @@ def set_command(
     if amount is None and mode is None:
         raise typer.BadParameter("Say what to change.", param_hint="--amount or --mode")
 
-    async def work(store: Store) -> Standing:
+    async def work(store: Store) -> BudgetStanding:
         before = await budget_named(store, budget)
         columns: dict[str, object] = {} if mode is None else {"mode": mode}
         if wanted is not None:
@@ -147,7 +147,7 @@ def end_command(budget: Id, config: ConfigOption = None, as_json: JsonOption = F
     Example: `chatport budgets end bud_1a2b3c4d5e6f7g8h`
     """
 
-    async def work(store: Store) -> Standing:
+    async def work(store: Store) -> BudgetStanding:
         row = await budget_named(store, budget)
         return await _stands(store, await store.budgets.change(row.id, actor(), ended_at=int(time.time())) or row)
 
@@ -183,7 +183,7 @@ def new_budget(  # noqa: PLR0913  each is one of the budget's properties
     )
 
 
-async def _stands(store: Store, row: BudgetRow) -> Standing:
+async def _stands(store: Store, row: BudgetRow) -> BudgetStanding:
     from chatport.policy.standing import standings  # noqa: PLC0415
 
     [found] = await standings(store.budgets, [row], time.time())
@@ -194,14 +194,14 @@ def _words(unit: str) -> str:
     return "tokens" if unit == "token" else "money"
 
 
-def _say(budget: Standing, *, as_json: bool, currency: Currency) -> None:
+def _say(budget: BudgetStanding, *, as_json: bool, currency: Currency) -> None:
     if as_json:
         print_json(budget)
         return
     typer.echo(f"{budget.id}: {budget.scope}, {amount_in_words(budget, currency)}{_remarks(budget)}")
 
 
-def amount_in_words(budget: Standing, currency: Currency) -> str:
+def amount_in_words(budget: BudgetStanding, currency: Currency) -> str:
     """`5.00 USD per month`."""
     from chatport.policy.quantities import shown  # noqa: PLC0415
 
@@ -209,7 +209,7 @@ def amount_in_words(budget: Standing, currency: Currency) -> str:
     return f"{each} once" if budget.period == "once" else f"{each} per {budget.period}"
 
 
-def _remarks(budget: Standing) -> str:
+def _remarks(budget: BudgetStanding) -> str:
     words = [
         f" from midnight in {budget.zone}" if budget.period != "once" and budget.zone != "UTC" else "",
         " (only reports)" if budget.mode == "report" else "",
@@ -218,7 +218,7 @@ def _remarks(budget: Standing) -> str:
     return "".join(words)
 
 
-def _print_budgets(found: list[Standing], currency: Currency) -> None:
+def _print_budgets(found: list[BudgetStanding], currency: Currency) -> None:
     from chatport.policy.quantities import shown  # noqa: PLC0415
 
     rows = [

@@ -21,7 +21,7 @@ from chatport.config import load
 
 if TYPE_CHECKING:
     from chatport.policy.quantities import Amount
-    from chatport.policy.standing import Standing
+    from chatport.policy.standing import BudgetStanding
     from chatport.store import Store
     from chatport.store.account import Settlement
     from chatport.store.budgets import BudgetRow
@@ -80,7 +80,7 @@ def _add(  # noqa: PLR0913  what the two commands were given
     if not note.strip():
         raise typer.BadParameter("Say why.", param_hint="--note")
 
-    async def work(store: Store) -> Standing:
+    async def work(store: Store) -> BudgetStanding:
         from chatport.policy.standing import standings  # noqa: PLC0415
 
         row = await budget_named(store, budget)

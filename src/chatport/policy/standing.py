@@ -10,7 +10,7 @@ from chatport.policy.budgets import period_of
 from chatport.store.budgets import BalanceRow, BudgetRow, BudgetRows, Kind, Mode, Period, Unit
 
 
-class Standing(Struct, frozen=True, kw_only=True):
+class BudgetStanding(Struct, frozen=True, kw_only=True):
     """One budget in the period that is running. Amounts in its unit, nano-dollars or tokens; times are Unix seconds."""
 
     id: str
@@ -40,11 +40,11 @@ class Standing(Struct, frozen=True, kw_only=True):
     """What is neither posted nor held; not below 0."""
 
 
-def standing(budget: BudgetRow, balance: BalanceRow, now: float) -> Standing:
+def standing(budget: BudgetRow, balance: BalanceRow, now: float) -> BudgetStanding:
     """A budget with the balance of its period. `now`: Unix seconds."""
     began, renews = period_of(budget.period, budget.zone, now)
     limit = budget.amount + balance.granted
-    return Standing(
+    return BudgetStanding(
         id=budget.id,
         scope=scope_of(budget),
         kind=budget.kind,
@@ -67,7 +67,7 @@ def standing(budget: BudgetRow, balance: BalanceRow, now: float) -> Standing:
     )
 
 
-async def standings(rows: BudgetRows, budgets: Sequence[BudgetRow], now: float) -> list[Standing]:
+async def standings(rows: BudgetRows, budgets: Sequence[BudgetRow], now: float) -> list[BudgetStanding]:
     """Each of them, in this order. Raises StoreUnavailable."""
     places = [(budget.id, period_of(budget.period, budget.zone, now)[0]) for budget in budgets]
     balances = await rows.balances(places)

@@ -25,22 +25,23 @@ class ReportedList(Struct, frozen=True, kw_only=True):
 
 async def reload(exchange: Exchange, site: Site) -> None:
     """Reads the configuration again and serves by it; says what needs a restart."""
-    _require_admin(exchange)
+    require_admin(exchange)
     await exchange.reply_json(await site.services.reload())
 
 
 async def list_unknown_fields(exchange: Exchange, site: Site) -> None:
     """Which key has sent which fields that the API does not have (`[server] strict = "report"`)."""
-    _require_admin(exchange)
+    require_admin(exchange)
     await exchange.reply_json(UnknownFieldList(data=site.services.unknown_fields.listing()))
 
 
 async def list_reported_limits(exchange: Exchange, site: Site) -> None:
     """What the limits that only report would have refused since the server started."""
-    _require_admin(exchange)
+    require_admin(exchange)
     await exchange.reply_json(ReportedList(data=site.services.limits.reported()))
 
 
-def _require_admin(exchange: Exchange) -> None:
+def require_admin(exchange: Exchange) -> None:
+    """Raises AccessDenied for a key that is no admin's."""
     if not exchange.caller.admin:
         raise AccessDenied("This needs an admin key.")

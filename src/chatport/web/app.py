@@ -15,7 +15,7 @@ from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 
 from chatport.delivery import as_api_error
 from chatport.telemetry import REQUEST_ID
-from chatport.web import admin, chat, health, models, openapi, stored
+from chatport.web import account, admin, chat, health, models, openapi, stored
 from chatport.web.cors import answer_preflight, cors_headers, is_preflight
 from chatport.web.exchange import CLIENT_LEFT, Exchange
 from chatport.web.routing import Routes
@@ -34,6 +34,9 @@ ROUTES = (
     Route(path="/v1/chat/completions/{id}/messages", methods={"GET": stored.list_messages}),
     Route(path="/v1/models", methods={"GET": models.list_models}),
     Route(path="/v1/models/{model...}", methods={"GET": models.get_model}),
+    Route(path="/v1/key", methods={"GET": account.get_key}),
+    Route(path="/admin/requests/{id}", methods={"GET": account.get_request}),
+    Route(path="/admin/usage", methods={"GET": account.get_usage}),
     Route(path="/admin/reload", methods={"POST": admin.reload}),
     Route(path="/admin/unknown-fields", methods={"GET": admin.list_unknown_fields}),
     Route(path="/admin/limits", methods={"GET": admin.list_reported_limits}),

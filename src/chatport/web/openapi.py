@@ -9,6 +9,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 from msgspec import Meta, Struct, UnsetType, inspect, json
 
 from chatport import __version__
+from chatport.policy.overview import KeyOverview
+from chatport.policy.story import Story
+from chatport.web.account import DEFAULT_SINCE, UsageList
 from chatport.web.admin import ReportedList, UnknownFieldList
 from chatport.web.exchange import JSON, Exchange
 from chatport.web.models import ModelList
@@ -173,6 +176,10 @@ IDEMPOTENCY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": 255},
     place="header",
 )
+USAGE = (
+    Parameter("by", "What is added up together.", {"enum": ["key", "owner", "user", "model", "day"], "default": "key"}),
+    Parameter("since", "24h, 7d, a date or a time.", {"type": "string", "default": DEFAULT_SINCE}),
+)
 STORED = "/v1/chat/completions/{id}"
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -203,6 +210,15 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/v1/models", "get"): Operation(summary="List models", reply=ModelList),
     ("/v1/models/{model}", "get"): Operation(summary="Get a model", reply=ModelObject, errors=(403, 404)),
+    ("/v1/key", "get"): Operation(
+        summary="The key that asks: its limits, its budgets and what is left of them, what it used", reply=KeyOverview
+    ),
+    ("/admin/requests/{id}", "get"): Operation(
+        summary="The whole story of one request, by its x-request-id (admin keys)", reply=Story, errors=(403, 404)
+    ),
+    ("/admin/usage", "get"): Operation(
+        summary="What was used (admin keys)", reply=UsageList, parameters=USAGE, errors=(400, 403)
+    ),
     ("/admin/reload", "post"): Operation(
         summary="Read the configuration again (admin keys)", reply=Reloaded, errors=(400, 403)
     ),
@@ -229,7 +245,7 @@ ERRORS = {
     400: "The request is wrong; `param` and `code` say where and how.",
     401: "No key, a wrong key, or its quota is exhausted.",
     403: "The key is not allowed to do this.",
-    404: "No such model, or no such stored completion.",
+    404: "No such model, stored completion or request.",
     405: "The path has no such method.",
     413: "The body is too large.",
     429: "Over a rate limit; `retry-after` says how long to wait.",

@@ -11,6 +11,7 @@ from chatport.pipeline import Pipeline
 from chatport.policy.catalog import Catalog
 from chatport.policy.keys import Keys
 from chatport.policy.limits import Limits
+from chatport.policy.overview import Overview
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.web.exchange import Exchange
@@ -41,6 +42,8 @@ class Services(Protocol):
     def unknown_fields(self) -> UnknownFields: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def overview(self) -> Overview: ...
     async def readiness(self) -> Readiness: ...
     async def reload(self) -> Struct: ...
 

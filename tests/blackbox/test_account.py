@@ -1,0 +1,138 @@
+"""The account over a real port: what is posted, what a key sees of it, how a budget ends."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from support.asking import Api
+from support.serving import NewKey, Server, serving
+
+CONFIG = """
+[[models]]
+id = "poem"
+backend = "scripted"
+reply = ["Roses ", "are ", "red, ", "violets ", "are ", "blue."]
+price = { prompt = 1000, completion = 2000 }
+
+[ledger]
+budget_wait = 0.5
+"""
+POEM: dict[str, Any] = {"model": "poem", "messages": [{"role": "user", "content": "Hi"}]}
+COST = 2 * 1_000_000 + 6 * 2_000_000
+"""Nano-dollars: the prompt has 2 tokens, the answer 6."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("account"), CONFIG) as running:
+        yield running
+
+
+Budgeted = Callable[[str], tuple[NewKey, Api]]
+
+
+@pytest.fixture
+def budgeted(server: Server) -> Iterator[Budgeted]:
+    """Makes keys with a budget that the server knows of."""
+    opened: list[Api] = []
+
+    def make(amount: str) -> tuple[NewKey, Api]:
+        key, api = with_budget(server, amount)
+        opened.append(api)
+        return key, api
+
+    yield make
+    for api in opened:
+        api.close()
+
+
+def with_budget(server: Server, amount: str) -> tuple[NewKey, Api]:
+    key = server.new_key("--name", "paying", "--owner", "alice")
+    server.cli("budgets", "create", f"key:{key.id}", amount)
+    api = Api(server, key.key)
+    deadline = time.monotonic() + 10
+    while not api.http.get("/v1/key").json()["budgets"]:
+        assert time.monotonic() < deadline, "the server did not notice a new budget"
+        time.sleep(0.05)
+    return key, api
+
+
+def test_a_request_is_posted_at_its_price_and_the_key_sees_it(server: Server, budgeted: Budgeted) -> None:
+    key, api = budgeted("1usd/month")
+    reply = api.post(POEM)
+    assert reply.status_code == 200
+    mine = api.http.get("/v1/key").json()
+    assert (mine["object"], mine["id"], mine["name"], mine["owner"]) == ("key", key.id, "paying", "alice")
+    [budget] = mine["budgets"]
+    assert (budget["posted"], budget["held"], budget["remaining"]) == (COST, 0, 10**9 - COST)
+    assert (mine["today"]["requests"], mine["month"]["charge_nano"]) == (1, COST)
+    admin = {"authorization": f"Bearer {server.admin_key}"}
+    path = f"{server.url}/admin/requests/{reply.headers['x-request-id']}"
+    story = httpx2.get(path, headers=admin, trust_env=False).json()
+    assert (story["key_id"], story["charge_nano"], story["ending"], story["state"]) == (
+        key.id,
+        COST,
+        "complete",
+        "posted",
+    )
+    assert httpx2.get(path, headers={"authorization": f"Bearer {key.key}"}, trust_env=False).status_code == 403
+    assert json.loads(server.cli("explain", story["id"], "--json"))["charge_nano"] == COST
+    usage = httpx2.get(f"{server.url}/admin/usage?by=owner&since=1d", headers=admin, trust_env=False).json()
+    assert [one["group"] for one in usage["data"]] == ["alice"]
+
+
+@pytest.mark.parametrize("query", ["by=planet", "since=yesterday"])
+def test_a_bad_question_is_a_400_that_names_it(server: Server, query: str) -> None:
+    admin = {"authorization": f"Bearer {server.admin_key}"}
+    reply = httpx2.get(f"{server.url}/admin/usage?{query}", headers=admin, trust_env=False)
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, query.partition("=")[0])
+
+
+def test_an_unknown_request_is_a_404(server: Server) -> None:
+    admin = {"authorization": f"Bearer {server.admin_key}"}
+    reply = httpx2.get(f"{server.url}/admin/requests/req_nobody", headers=admin, trust_env=False)
+    assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found")
+
+
+def test_an_exhausted_budget_is_a_401_that_the_sdk_does_not_repeat(server: Server, budgeted: Budgeted) -> None:
+    key, api = budgeted("0.016usd")
+    assert api.completion(**POEM)["usage"]["completion_tokens"] == 6
+    direct = openai.DefaultHttpxClient(trust_env=False)
+    told = "Quota exhausted: the budget of this API key"
+    with (
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key=key.key, http_client=direct) as client,
+        pytest.raises(openai.AuthenticationError, match=told) as caught,
+    ):
+        client.chat.completions.create(model="poem", messages=[{"role": "user", "content": "Hi"}])
+    assert caught.value.code == "insufficient_quota"
+    assert api.refusal(**POEM).type == "insufficient_quota"
+    # The order of the checks: a body that is wrong is told first.
+    assert api.refusal(**{**POEM, "temperature": 9}).status == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_left_limits_the_answer_and_the_reply_says_so(budgeted: Budgeted, stream: bool) -> None:
+    _, api = budgeted("6tok")
+    if stream:
+        streamed = api.stream(**POEM)
+        choice, headers = streamed.choices[0], streamed.headers
+    else:
+        reply = api.post(POEM)
+        choice, headers = reply.json()["choices"][0], reply.headers
+    assert choice["finish_reason"] == "length"
+    assert headers["x-chatport-clamped"] == "4"
+    [budget] = api.http.get("/v1/key").json()["budgets"]
+    assert (budget["posted"], budget["held"], budget["remaining"]) == (6, 0, 0)
+
+
+def test_the_account_is_right_while_the_server_runs(server: Server) -> None:
+    assert "The account is right." in server.cli("ledger", "verify")
+    lines = [json.loads(line) for line in server.cli("ledger", "export").splitlines()]
+    assert all(line["state"] == "posted" for line in lines)
