@@ -22,6 +22,7 @@ from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pipeline, Stages
 from chatport.policy.catalog import Catalog, Model
+from chatport.policy.contents import Contents
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
 from chatport.policy.limits import Limits
@@ -161,6 +162,7 @@ class Process:
             limits=Limits(MemoryCounters()),
             attempts=Attempts(Catalog([model]), backends, Routing(draw=lambda: 0.0)),
             ledger=self.ledger,
+            contents=Contents(),
             replays=Replays(store.replays),
             stored=StoredCompletions(store.completions),
         )

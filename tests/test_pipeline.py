@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import pytest
 
-from chatport.attempts import Answer, Attempts
+from chatport.attempts import Answer, Attempts, metered_chunks
 from chatport.backends.scripted import ScriptedBackend
 from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
-from chatport.pipeline import Call, Pace, Pipeline, Stages, metered_chunks
+from chatport.pipeline import Call, Pace, Pipeline, Stages
 from chatport.policy.catalog import Catalog, Model
+from chatport.policy.contents import Contents
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.limits import Limits, Subjects
 from chatport.policy.meter import Going
@@ -141,6 +142,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             limits=Limits(MemoryCounters()),
             attempts=attempts,
             ledger=ledger_over(store),
+            contents=Contents(),
             replays=Replays(store.replays),
             stored=StoredCompletions(store.completions),
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from typing import Protocol
 
 from msgspec import Struct, structs
@@ -300,3 +300,20 @@ async def first_chunks(grammar: StreamNormaliser, chunks: AsyncIterator[ChatChun
         if said := grammar.push(raw):
             return said
     raise UpstreamFailed(CUT_SHORT)
+
+
+async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
+    """The answer as far as the account pays for it. What is there is counted before anybody sees it, and sent on: it
+    was made; what is not yet made is covered first."""
+    async with aclosing(answer.pieces()) as pieces:
+        async for piece in pieces:
+            short = False
+            for chunk in piece:
+                short |= meter.observe(chunk)
+            for chunk in piece:
+                yield chunk
+            if short and not answer.grammar.ended and not await meter.extend():
+                break
+    if meter.cut:
+        for chunk in answer.grammar.cut(meter.used):
+            yield chunk

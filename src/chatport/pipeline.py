@@ -12,25 +12,25 @@ what it holds on the way out.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 
 from msgspec import Struct, field, json
 
-from chatport.attempts import Answer, Attempts, Journey, Route, Trail
+from chatport.attempts import Attempts, Journey, Route, Trail, metered_chunks
 from chatport.delivery import EVENT_STREAM, JSON, Delivery, Sink, as_api_error
 from chatport.envelopes import REPLAYED, envelope, head, in_envelope, stream_grammar
 from chatport.policy.budgets import Payer
+from chatport.policy.contents import Contents
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
 from chatport.policy.limits import Limits, Subjects
 from chatport.policy.meter import Meter, Metered
-from chatport.policy.owners import Owners
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
 from chatport.wire import sse
-from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
+from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.stream import Aggregator
 
 
@@ -68,6 +68,7 @@ class Stages(Struct, frozen=True, kw_only=True):
     limits: Limits
     attempts: Attempts
     ledger: Ledger
+    contents: Contents
     replays: Replays
     stored: StoredCompletions
 
@@ -78,6 +79,7 @@ class Pipeline:
         self.limits = stages.limits
         self.attempts = stages.attempts
         self.ledger = stages.ledger
+        self.contents = stages.contents
         self.replays = stages.replays
         self.stored = stages.stored
         self.pace = pace
@@ -87,7 +89,7 @@ class Pipeline:
         await self.attempts.catalog.look_for(call.request.model)
         model = self.attempts.catalog.find(call.request, call.caller)
         self.unknown_fields.note(call.caller, call.request)
-        meter = Meter(self.ledger, metered(call, self.ledger.owners))
+        meter = Meter(self.ledger, self._metered(call))
         journey = self.attempts.plan(model, call, meter)
         if call.idempotency_key is None:
             await self._answer(call, journey, None, sink)
@@ -98,6 +100,18 @@ class Pipeline:
                 await self._replay(call, claim.replay, sink)
             else:
                 await self._answer(call, journey, claim, sink)
+
+    def _metered(self, call: Call) -> Metered:
+        """The call, as far as the account is concerned."""
+        request, caller = call.request, call.caller
+        return Metered(
+            id=call.id,
+            payer=Payer(caller.key_id, caller.owner, request.safety_identifier or request.user),
+            streamed=bool(request.stream),
+            factor_ppm=self.ledger.owners.factor_ppm(caller.owner),
+            keeping=self.contents.of(caller, call.id, call.body, time.time()),
+            stopped=call.stopped,
+        )
 
     async def _answer(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
         async with await self.limits.admit(subjects(call, journey.model.id), time.monotonic()) as admission:
@@ -113,10 +127,10 @@ class Pipeline:
 
     async def _complete(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
         route, answer = await self._whole(call, journey)
-        await journey.meter.settle(answer.usage)
+        completion = in_envelope(answer, envelope(route))
+        await journey.meter.settle(answer.usage, json.encode(completion) if journey.meter.keeps else None)
         if call.trail.admission is not None:  # so that the head tells of what was used
             await call.trail.admission.correct(journey.meter.spent, time.monotonic())
-        completion = in_envelope(answer, envelope(route))
         if call.request.store:
             completion = await self.stored.save(call.caller, completion, call.request)
         body = json.encode(completion)
@@ -159,7 +173,7 @@ class Pipeline:
     async def _push(self, call: Call, journey: Journey, delivery: Delivery) -> None:
         """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
         request = call.request
-        whole = Aggregator() if request.store else None
+        whole = Aggregator() if request.store or journey.meter.keeps else None
         async with (
             self.attempts.stream(journey, lambda route: stream_grammar(route, request)) as answer,
             aclosing(metered_chunks(journey.meter, answer)) as chunks,
@@ -168,9 +182,10 @@ class Pipeline:
                 if whole is not None:
                     whole.push(chunk)
                 await delivery.send(sse.frame(chunk))
-        await journey.meter.settle(answer.usage)
-        if whole is not None:
-            await self.stored.save(call.caller, whole.result(answer.usage), request)
+        completion = None if whole is None else whole.result(answer.usage)
+        await journey.meter.settle(answer.usage, json.encode(completion) if journey.meter.keeps else None)
+        if completion is not None and request.store:
+            await self.stored.save(call.caller, completion, request)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         content_type = replay.content_type.encode()
@@ -178,36 +193,7 @@ class Pipeline:
         await sink.whole([*head(call.received, content_type, None, length=length), REPLAYED], replay.body)
 
 
-async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
-    """The answer as far as the account pays for it. What is there is counted before anybody sees it, and sent on: it
-    was made; what is not yet made is covered first."""
-    async with aclosing(answer.pieces()) as pieces:
-        async for piece in pieces:
-            short = False
-            for chunk in piece:
-                short |= meter.observe(chunk)
-            for chunk in piece:
-                yield chunk
-            if short and not answer.grammar.ended and not await meter.extend():
-                break
-    if meter.cut:
-        for chunk in answer.grammar.cut(meter.used):
-            yield chunk
-
-
 def subjects(call: Call, model: str) -> Subjects:
     """The call, as far as limits are concerned."""
     request, caller = call.request, call.caller
     return Subjects(caller.key_id, caller.owner, model, request.safety_identifier or request.user)
-
-
-def metered(call: Call, owners: Owners) -> Metered:
-    """The call, as far as the account is concerned."""
-    request, caller = call.request, call.caller
-    return Metered(
-        id=call.id,
-        payer=Payer(caller.key_id, caller.owner, request.safety_identifier or request.user),
-        streamed=bool(request.stream),
-        factor_ppm=owners.factor_ppm(caller.owner),
-        stopped=call.stopped,
-    )

@@ -136,3 +136,30 @@ def test_the_account_is_right_while_the_server_runs(server: Server) -> None:
     assert "The account is right." in server.cli("ledger", "verify")
     lines = [json.loads(line) for line in server.cli("ledger", "export").splitlines()]
     assert all(line["state"] == "posted" for line in lines)
+
+
+def story_of(server: Server, reply: httpx2.Response) -> Any:
+    return json.loads(server.cli("explain", reply.headers["x-request-id"], "--json"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_was_said_is_kept_where_the_key_says_so(server: Server, stream: bool) -> None:
+    key = server.new_key("--keep-content")
+    api = Api(server, key.key)
+    try:
+        reply = api.post({**POEM, "stream": stream})
+        reply.read()
+        content = story_of(server, reply)["content"]
+    finally:
+        api.close()
+    assert content["request"]["messages"] == POEM["messages"]
+    assert content["reply"]["choices"][0]["message"]["content"] == "Roses are red, violets are blue."
+    assert content["expires_at"] > time.time() + 29 * 86_400
+
+
+def test_nothing_is_kept_unasked(server: Server) -> None:
+    api = Api(server)
+    try:
+        assert story_of(server, api.post(POEM))["content"] is None
+    finally:
+        api.close()

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from chatport.policy.contents import Contents
+from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
 from chatport.policy.meter import Going, Meter
 from chatport.policy.prices import Price, Rates
@@ -590,3 +592,26 @@ async def test_end_users_have_budgets_of_their_own() -> None:
     async with world.meter(end_user="bob") as two:
         await two.cover(going())
         await two.settle(usage_of(10, 3))
+
+
+async def test_what_was_asked_is_kept_without_an_answer_when_the_client_left() -> None:
+    world = World()
+    kept = Contents(keeps=True).of(Caller("key_1", "one", admin=False, models=None), "req_k", b"{}", world.now)
+
+    async def ask() -> None:
+        async with world.meter(id="req_k", keeping=kept) as one:
+            await one.cover(going())
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await ask()
+    [row] = world.database.peek("SELECT request_id, request, reply FROM contents")
+    assert row == ("req_k", b"{}", None)
+
+
+@pytest.mark.parametrize(
+    ("configured", "of_key", "kept"), [(True, None, True), (True, False, False), (False, True, True)]
+)
+def test_a_key_has_the_last_word_about_what_is_kept(configured: bool, of_key: bool | None, kept: bool) -> None:
+    caller = Caller("key_1", "one", admin=False, models=None, keeps_content=of_key)
+    assert (Contents(keeps=configured).of(caller, "r", b"", 0.0) is not None) is kept

@@ -85,6 +85,13 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
         int | None,
         typer.Option("--expires", metavar="30d", parser=seconds_of, help="When it ends: 90s, 15m, 12h, 30d, 8w."),
     ] = None,
+    keep_content: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-content/--no-keep-content",
+            help="Keep what is asked and answered with its requests, or don't. Default: as the configuration says.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,6 +115,7 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
             expires_at=None if expires is None else now + expires,
             owner=owner,
             rules=rules_of(rpm=rpm, tpm=tpm, concurrency=concurrency),
+            keeps_content=keep_content,
         )
         return NewKeyEntry(
             id=new.id,

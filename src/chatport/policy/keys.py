@@ -123,6 +123,7 @@ class Keys:
         expires_at: float | None = None,
         owner: str | None = None,
         rules: Rules | None = None,
+        keeps_content: bool | None = None,
     ) -> NewKey:
         """Mints a key, limited by its own rules from the start. `now`, `expires_at`: Unix seconds.
 
@@ -140,6 +141,7 @@ class Keys:
             created_at=int(now),
             expires_at=None if expires_at is None else int(expires_at),
             owner=None if owner is None else checked_owner(owner),
+            keeps_content=keeps_content,
         )
         limit = None if rules is None else LimitRow(kind="key", subject=row.id, rules=rules, changed_at=int(now))
         await self._rows.add(row, limit, ACTOR)

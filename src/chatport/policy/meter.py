@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from chatport.policy.budgets import Payer
+from chatport.policy.contents import Keeping
 from chatport.policy.ledger import Ledger, settlement
 from chatport.policy.prices import Price, Tokens, charge_nano, most
 from chatport.store.account import (
@@ -62,6 +63,8 @@ class Metered(Struct, frozen=True, kw_only=True):
     streamed: bool
     factor_ppm: int = MILLION
     """Of its owner: charge = cost x factor."""
+    keeping: Keeping | None = None
+    """Keeps what was said, in the transaction that posts the request."""
     stopped: Callable[[], bool] = lambda: False
     """Whether the server itself ends it; a cancellation says otherwise that the client has left."""
 
@@ -74,6 +77,9 @@ class Meter:
         """A budget has ended the answer before its time."""
         self.broke: Exception | None = None
         """What ended the answer, where the client was told in the stream."""
+        self.keeps = request.keeping is not None
+        """What was said is kept with it: the answer is to be given to `settle`."""
+        self._reply: bytes | None = None
         self.spent = 0
         """Tokens of prompt and answer that it has come to: known when it is posted."""
         self._ledger = ledger
@@ -254,8 +260,10 @@ class Meter:
 
     # --- Its end -----------------------------------------------------------------------------------------------------
 
-    async def settle(self, usage: Usage) -> None:
-        """The answer is whole, or cut: posts what it used. Raises StoreUnavailable; then it is posted later."""
+    async def settle(self, usage: Usage, reply: bytes | None = None) -> None:
+        """The answer is whole, or cut: posts what it used, and keeps its JSON (`reply`) where that is wanted. Raises
+        StoreUnavailable; then it is posted later."""
+        self._reply = reply
         guessed = self.cut or isinstance(usage, Estimate)
         counted_by: CountedBy = "estimate" if guessed else self._counted_by
         await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
@@ -335,7 +343,9 @@ class Meter:
             first_ms=None if self._first is None else _ms(self._began, self._first),
             total_ms=_ms(self._began, now),
         )
-        await self._ledger.post(structs.replace(posting, attempts=tuple(self._failures)))
+        keeping = self._request.keeping
+        also = () if keeping is None else (keeping(self._reply),)
+        await self._ledger.post(structs.replace(posting, attempts=tuple(self._failures), also=also))
 
 
 def _ms(start: float, end: float | None) -> int:
