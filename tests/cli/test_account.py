@@ -245,3 +245,22 @@ def test_a_backup_is_whole_and_replaces_nothing_unasked(home: Path, key: str) ->
 def test_a_postgresql_database_is_pg_dump_s_business(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "chatport.toml").write_text('[store]\nurl = "postgresql://u@127.0.0.1/d"\n')
     assert "pg_dump" in refused("backup", str(home / "copy.db")).output
+
+
+def test_a_key_is_made_with_its_budget() -> None:
+    made = told("keys", "create", "--budget", "5usd/month")
+    [budget] = told("budgets", "list")
+    assert (budget["id"], budget["scope"], budget["limit"]) == (made["budget"], f"key:{made['id']}", 5 * 10**9)
+    assert told("keys", "create")["budget"] is None
+    refused("keys", "create", "--budget", "much", code=2)
+    assert len(told("keys", "list")) == 2
+
+
+def test_the_audit_knows_of_keys_but_no_key() -> None:
+    made = told("keys", "create", "--name", "seen")
+    run("keys", "revoke", made["id"])
+    rows = [row for row in told("audit") if row["subject"] == made["id"]]
+    assert [row["action"] for row in rows] == ["key.revoke", "key.create"]
+    assert rows[1]["after"]["name"] == "seen"
+    assert "digest" not in rows[1]["after"]
+    assert made["key"] not in run("audit")

@@ -41,7 +41,7 @@ def test_create_prints_the_key_alone_on_stdout(home: Path) -> None:
 
 def test_create_as_json() -> None:
     new = json.loads(run("create", "--name", "trial", "--models", "gpt-4, gpt-3.5-turbo", "--json"))
-    assert new.keys() == ENTRY | {"key", "rpm", "tpm", "concurrency"}
+    assert new.keys() == ENTRY | {"key", "rpm", "tpm", "concurrency", "budget"}
     assert {new[name] for name in ("owner", "expires_at", "rpm", "tpm", "concurrency")} == {None}
     assert (new["name"], new["admin"], new["models"]) == ("trial", False, ["gpt-3.5-turbo", "gpt-4"])
     assert new["key"].startswith(new["prefix"])

@@ -21,6 +21,8 @@ from chatport.config import Config, load
 
 if TYPE_CHECKING:
     from chatport.policy.keys import Keys
+    from chatport.policy.quantities import Amount as Quantity
+    from chatport.store.budgets import BudgetRow, Period
     from chatport.store.keys import KeyRow
 
 Result = TypeVar("Result")
@@ -59,6 +61,8 @@ class NewKeyEntry(KeyEntry, frozen=True, kw_only=True):
     rpm: int | None
     tpm: int | None
     concurrency: int | None
+    budget: str | None
+    """The id of its budget."""
 
 
 @keys.command()
@@ -85,6 +89,9 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
         int | None,
         typer.Option("--expires", metavar="30d", parser=seconds_of, help="When it ends: 90s, 15m, 12h, 30d, 8w."),
     ] = None,
+    budget: Annotated[
+        str | None, typer.Option("--budget", metavar="5usd/month", help="Or 100000tok/day, or 10usd, once.")
+    ] = None,
     keep_content: Annotated[
         bool | None,
         typer.Option(
@@ -102,6 +109,7 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
     * `chatport keys create --name laptop`
     * `chatport keys create --name trial --models gpt-4,gpt-3.5-turbo --expires 30d`
     * `chatport keys create --name app --owner alice --rpm 60 --tpm 100000 --concurrency 4`
+    * `chatport keys create --name student --budget 5usd/month`
     * `export OPENAI_API_KEY=$(chatport keys create --json | jq -r .key)`
     """
 
@@ -116,6 +124,7 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
             owner=owner,
             rules=rules_of(rpm=rpm, tpm=tpm, concurrency=concurrency),
             keeps_content=keep_content,
+            budget_for=None if budget is None else budget_for,
         )
         return NewKeyEntry(
             id=new.id,
@@ -132,10 +141,22 @@ def create(  # noqa: PLR0913, PLR0917  each is an option
             rpm=rpm,
             tpm=tpm,
             concurrency=concurrency,
+            budget=made[0].id if made else None,
         )
+
+    made: list[BudgetRow] = []
+
+    def budget_for(key_id: str) -> BudgetRow:
+        from chatport.cli.budgets import new_budget  # noqa: PLC0415  only for those who ask for one
+
+        amount, period = given
+        made.append(new_budget("key", key_id, amount, period))
+        return made[0]
 
     with told():
         allowed = _model_names(models, configured := load(config, os.environ))
+        if budget is not None:
+            given = _budget_of(budget, configured)
         new = _on_keys(configured, work)
     if as_json:
         print_json(new)
@@ -210,6 +231,15 @@ def key_entry(row: KeyRow, now: float) -> KeyEntry:
         revoked_at=row.revoked_at,
         state=key_state(row, now),
     )
+
+
+def _budget_of(text: str, config: Config) -> tuple[Quantity, Period]:
+    """What `--budget` says."""
+    from chatport.cli.money import currency_of, understood  # noqa: PLC0415
+    from chatport.policy.quantities import budget_of  # noqa: PLC0415
+
+    with understood("--budget"):
+        return budget_of(text, currency_of(config))
 
 
 def _model_names(text: str | None, config: Config) -> list[str] | None:

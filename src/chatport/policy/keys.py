@@ -16,10 +16,11 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
 
+from chatport.store.budgets import BudgetRow
 from chatport.store.keys import KeyRow, KeyRows
 from chatport.store.limits import LimitRow, Rules
 from chatport.wire.errors import InvalidKey, InvalidRequest, NotFound, quote
@@ -41,7 +42,11 @@ LONGEST_KEY = 512
 """Characters of such a key, and of what is looked up at all."""
 
 ACTOR = "keys create"
-"""Who sets the limit that a key begins with, for the audit log."""
+"""Who makes a key, and sets what it begins with, for the audit log."""
+
+REVOKER = "keys revoke"
+REGISTRAR = "bootstrap"
+"""The same of a key that the operator brings along."""
 
 LONGEST_NAME = 100
 """Characters of a key's name."""
@@ -124,8 +129,10 @@ class Keys:
         owner: str | None = None,
         rules: Rules | None = None,
         keeps_content: bool | None = None,
+        budget_for: Callable[[str], BudgetRow] | None = None,
     ) -> NewKey:
-        """Mints a key, limited by its own rules from the start. `now`, `expires_at`: Unix seconds.
+        """Mints a key, limited by its own rules and budget from the start. `now`, `expires_at`: Unix seconds;
+        `budget_for`: makes the budget of a key with this id.
 
         Raises ValueError for a name that can't be one.
         """
@@ -144,7 +151,7 @@ class Keys:
             keeps_content=keeps_content,
         )
         limit = None if rules is None else LimitRow(kind="key", subject=row.id, rules=rules, changed_at=int(now))
-        await self._rows.add(row, limit, ACTOR)
+        await self._rows.add(row, limit, ACTOR, None if budget_for is None else budget_for(row.id))
         await self.load()
         return NewKey(
             id=row.id,
@@ -174,7 +181,7 @@ class Keys:
             models=None,
             created_at=int(now),
         )
-        kept = await self._rows.add(row)
+        kept = await self._rows.add(row, actor=REGISTRAR)
         if kept.admin != admin:
             rights = ("an API key", "an admin key")
             raise ValueError(

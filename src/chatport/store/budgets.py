@@ -68,11 +68,7 @@ class BudgetRows:
     async def add(self, row: BudgetRow, actor: str) -> None:
         """Keeps a new budget."""
 
-        def work(connection: Connection) -> None:
-            connection.execute(budgets.insert().values(structs.asdict(row)))
-            note(connection, Change(actor, "budget.create", row.id, None, json.encode(row)))
-
-        await self._change(work)
+        await self._change(lambda connection: put_budget(connection, row, actor))
 
     async def change(self, budget_id: str, actor: str, **columns: Any) -> BudgetRow | None:
         """Sets columns of a budget; returns it as it is then, None where there is none."""
@@ -105,6 +101,12 @@ class BudgetRows:
         result = await self._database.write(counted)
         self._changed()
         return result
+
+
+def put_budget(connection: Connection, row: BudgetRow, actor: str) -> None:
+    """Keeps a new budget, in the caller's transaction."""
+    connection.execute(budgets.insert().values(structs.asdict(row)))
+    note(connection, Change(actor, "budget.create", row.id, None, json.encode(row)))
 
 
 def _find(connection: Connection, budget_id: str) -> BudgetRow | None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from msgspec import Struct, json, structs
 from sqlalchemy import Connection, Row, select, update
 
+from chatport.store.audit import Change, note
+from chatport.store.budgets import BudgetRow, put_budget
 from chatport.store.database import Database
 from chatport.store.limits import LimitRow, put_limit
 from chatport.store.revisions import count_change
@@ -46,32 +48,46 @@ class KeyRows:
 
         return await self._database.read(work)
 
-    async def add(self, row: KeyRow, limit: LimitRow | None = None, actor: str = "") -> KeyRow:
-        """Keeps a new key, never without its limit; returns the row that holds its digest, which is an older one, whose
-        limits stay, where the key was known. `actor`: who sets the limit."""
+    async def add(
+        self, row: KeyRow, limit: LimitRow | None = None, actor: str = "", budget: BudgetRow | None = None
+    ) -> KeyRow:
+        """Keeps a new key, never without its limit and its budget; returns the row that holds its digest, which is an
+        older one, whose limits stay, where the key was known. `actor`: who sets them."""
 
         def work(connection: Connection) -> KeyRow:
             new = insert(connection, keys).values(_columns(row)).on_conflict_do_nothing(index_elements=["digest"])
             if connection.execute(new).rowcount:
                 count_change(connection, "keys")
+                note(connection, Change(actor, "key.create", row.id, None, _noted(row)))
                 if limit is not None:
                     put_limit(connection, limit, actor)
+                if budget is not None:
+                    put_budget(connection, budget, actor)
+                    count_change(connection, "ledger")
             return _key(connection.execute(select(keys).where(keys.c.digest == row.digest)).one())
 
         kept = await self._database.write(work)
         self._changed()
         return kept
 
-    async def revoke(self, key_id: str, at: int) -> None:
-        """Marks a key as revoked; one that is revoked already keeps its time."""
+    async def revoke(self, key_id: str, at: int, actor: str = "") -> None:
+        """Marks a key as revoked; one that is revoked already keeps its time. `actor`: who does it."""
 
         def work(connection: Connection) -> None:
             mark = update(keys).where(keys.c.id == key_id, keys.c.revoked_at.is_(None)).values(revoked_at=at)
             if connection.execute(mark).rowcount:
                 count_change(connection, "keys")
+                note(connection, Change(actor, "key.revoke", key_id, None, json.encode({"revoked_at": at})))
 
         await self._database.write(work)
         self._changed()
+
+
+def _noted(row: KeyRow) -> bytes:
+    """What the audit log says of a key: never its digest."""
+    columns = _columns(row) | {"models": None if row.models is None else sorted(row.models)}
+    del columns["digest"]
+    return json.encode(columns)
 
 
 def _columns(row: KeyRow) -> dict[str, object]:
