@@ -95,6 +95,21 @@ def test_a_bad_question_is_a_400_that_names_it(server: Server, query: str) -> No
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, query.partition("=")[0])
 
 
+def test_the_audit_log_page_by_page(server: Server) -> None:
+    admin = {"authorization": f"Bearer {server.admin_key}"}
+    made = server.new_key("--name", "audited")
+
+    def page(query: str) -> Any:
+        return httpx2.get(f"{server.url}/admin/audit?{query}", headers=admin, trust_env=False).json()
+
+    [newest] = page("limit=1")["data"]
+    assert (newest["action"], newest["subject"], newest["after"]["name"]) == ("key.create", made.id, "audited")
+    [older] = page(f"limit=1&before={newest['sequence']}")["data"]
+    assert older["sequence"] < newest["sequence"]
+    assert page("limit=0")["error"]["param"] == "limit"
+    assert page("before=x")["error"]["param"] == "before"
+
+
 def test_an_unknown_request_is_a_404(server: Server) -> None:
     admin = {"authorization": f"Bearer {server.admin_key}"}
     reply = httpx2.get(f"{server.url}/admin/requests/req_nobody", headers=admin, trust_env=False)

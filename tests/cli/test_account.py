@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -240,6 +241,37 @@ def test_a_backup_is_whole_and_replaces_nothing_unasked(home: Path, key: str) ->
     run("backup", str(copy), "--force")
     assert "can't be written" in refused("backup", str(home / "nowhere" / "copy.db")).output
     assert [file.name for file in home.glob(".copy*")] == []
+
+
+def test_a_backup_ends_although_a_server_writes_all_the_time(home: Path, key: str) -> None:
+    source = home / "chatport.db"
+    with sqlite3.connect(source) as database:
+        database.execute("CREATE TABLE ballast (bytes BLOB)")
+        database.executemany("INSERT INTO ballast VALUES (zeroblob(100000))", [()] * 500)
+    ended = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        database = sqlite3.connect(source, isolation_level=None)
+        database.execute("PRAGMA synchronous = NORMAL")
+        while not ended.wait(0.001):
+            database.execute("UPDATE ballast SET bytes = randomblob(8) WHERE rowid = 1")
+            written += 1
+        database.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        began = time.monotonic()
+        run("backup", str(home / "copy.db"))
+        assert time.monotonic() - began < 20
+    finally:
+        ended.set()
+        writer.join()
+    assert written
+    with sqlite3.connect(home / "copy.db") as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 def test_a_postgresql_database_is_pg_dump_s_business(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ from chatport.cli.endings import Ending, end, told
 from chatport.cli.options import ConfigOption, JsonOption, print_json
 from chatport.config import load
 
-SQLITE = "sqlite:///"
-
-PAGES = 1024
-"""That are copied at a time: writers wait for no more than these."""
+WHOLE = -1
+"""Pages that are copied in one step: all of them, from one state of the database. In WAL mode nobody waits for that;
+in several steps, whatever is written in between would make the copy begin anew, and under load it would never end."""
 
 
 def backup(
@@ -35,9 +34,10 @@ def backup(
     """
     with told():
         url = load(config, os.environ).store_url
-    if not url.startswith(SQLITE):
+    scheme, _, path = url.partition(":///")
+    if not scheme.startswith("sqlite"):
         end(Ending.FAILED, "The database is PostgreSQL: copy it with its own program, pg_dump.")
-    source = Path(url.removeprefix(SQLITE))
+    source = Path(path)
     if not source.is_file():
         end(Ending.STORE, f"There is no database at {source} yet.")
     if file.exists() and not force:
@@ -61,7 +61,7 @@ def copied(source: Path, file: Path) -> int:
         reading = sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)
         writing = sqlite3.connect(temporary)
         try:
-            reading.backup(writing, pages=PAGES)
+            reading.backup(writing, pages=WHOLE)
             writing.execute("PRAGMA journal_mode = DELETE")
         finally:
             writing.close()

@@ -14,6 +14,7 @@ from chatport.policy.standing import BudgetStanding, standings
 from chatport.policy.story import Story, told
 from chatport.policy.usage import UsageEntry, usage_by, usage_entry
 from chatport.store import Store
+from chatport.store.audit import AuditRow
 from chatport.store.usage import By, Sum
 
 
@@ -69,6 +70,10 @@ class Overview:
     async def usage(self, by: By, since: int) -> list[UsageEntry]:
         """What was used by whom since then, Unix seconds."""
         return await usage_by(self._store, by, since)
+
+    async def audit(self, limit: int, before: int | None) -> list[AuditRow]:
+        """Who changed what, the newest first. `before`: the sequence number that another page ended with."""
+        return await self._store.audit.latest(limit, before)
 
     async def _used(self, caller: Caller, since: int) -> UsageEntry | None:
         sums: list[Sum] = await self._store.usage.sums("key", since, caller.key_id)

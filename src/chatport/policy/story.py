@@ -6,14 +6,12 @@ from typing import Final
 
 from msgspec import Raw, Struct, json
 
-from chatport.policy.prices import Rates, Tokens, cost_pico
+from chatport.policy.prices import Rates, Tokens, rates_at, rates_of_day
 from chatport.policy.standing import scope_of
 from chatport.store.account import AttemptRow, HoldRow, PostingRow
 from chatport.store.budgets import Mode, Unit
 from chatport.store.records import Record, Taken
 from chatport.wire.errors import NotFound, quote
-
-PICO_PER_NANO: Final = 1000
 
 PARTS: Final = {
     "cached": "prompt",
@@ -129,19 +127,25 @@ def told(record: Record | None, request_id: str) -> Story:
     )
 
 
-def cost_lines(rates: Rates, tokens: Tokens) -> list[CostLine]:
-    """What a cost is made of, by kind of token: together exactly what `cost_pico` says."""
-    base = cost_pico(rates, Tokens())
-    lines = [CostLine(kind="request", tokens=1, pico_each=base, pico=base)] if base else []
+def cost_lines(rates: Rates, tokens: Tokens, began: float) -> list[CostLine]:
+    """What a cost is made of, by kind of token: together exactly what `cost_pico` says. `rates`: as they are kept;
+    `began`: Unix seconds, since some prices go by the time of the day."""
+    used = tokens.clamped
+    holding = rates_of_day(rates, began)
+    at = rates_at(holding, used.prompt)
+    lines = [_line("request", 1, holding.request)] if holding.request else []
     for whole in ("prompt", "completion"):
-        parts = {kind: getattr(tokens, kind) for kind, of in PARTS.items() if of == whole}
-        plain = getattr(tokens, whole) - sum(parts.values())
-        for kind, count in ((whole, plain), *parts.items()):
-            if count:
-                one = Tokens(**{whole: 1} | ({} if kind == whole else {kind: 1}))
-                each = cost_pico(rates, one) - base
-                lines.append(CostLine(kind=kind, tokens=count, pico_each=each, pico=each * count))
-    return lines
+        parts = {kind: getattr(used, kind) for kind, of in PARTS.items() if of == whole}
+        plain: int = getattr(at, whole)
+        lines.append(_line(whole, getattr(used, whole) - sum(parts.values()), plain))
+        for kind, count in parts.items():
+            own: int | None = getattr(at, kind)
+            lines.append(_line(kind, count, plain if own is None else own))
+    return [line for line in lines if line.tokens]
+
+
+def _line(kind: str, tokens: int, pico_each: int) -> CostLine:
+    return CostLine(kind=kind, tokens=tokens, pico_each=pico_each, pico=pico_each * tokens)
 
 
 def _of_posting(record: Record, posting: PostingRow) -> Story:
@@ -177,7 +181,7 @@ def _of_posting(record: Record, posting: PostingRow) -> Story:
         tokens=tokens,
         counted_by=posting.counted_by,
         price=_price(record, posting.price_id),
-        lines=[] if rates is None or not posting.cost_nano else cost_lines(rates, tokens),
+        lines=[] if rates is None or not posting.cost_nano else cost_lines(rates, tokens, posting.created_ms / 1000),
         held_nano=posting.held_nano,
         cost_nano=posting.cost_nano,
         factor_ppm=posting.factor_ppm,

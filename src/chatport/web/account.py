@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from chatport.policy.quantities import since_of
 from chatport.policy.usage import UsageEntry
+from chatport.store.audit import AuditRow
 from chatport.store.usage import By
 from chatport.web.admin import require_admin
 from chatport.web.exchange import Exchange
@@ -18,10 +19,20 @@ from chatport.wire.errors import InvalidRequest, quote
 
 DEFAULT_SINCE = "30d"
 
+DEFAULT_CHANGES = 50
+MOST_CHANGES = 1000
+"""Changes on one page of the audit log."""
+
 
 class UsageList(Struct, frozen=True, kw_only=True):
     object: Literal["list"] = "list"
     data: list[UsageEntry]
+
+
+class AuditList(Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: list[AuditRow]
+    """The newest first; the page after it comes with `before` = the last one's `sequence`."""
 
 
 async def get_key(exchange: Exchange, site: Site) -> None:
@@ -51,3 +62,23 @@ async def get_usage(exchange: Exchange, site: Site) -> None:
     except ValueError as exc:
         raise InvalidRequest(f"Invalid value for 'since': {exc}", param="since", code="invalid_value") from exc
     await exchange.reply_json(UsageList(data=await site.services.overview.usage(cast("By", by), begin)))
+
+
+async def get_audit(exchange: Exchange, site: Site) -> None:
+    """Who changed what, from what to what: `limit` changes, those `before` a sequence number."""
+    require_admin(exchange)
+    asked = parse_qs(exchange.query.decode("latin-1"))
+    limit = _number("limit", asked.get("limit", [str(DEFAULT_CHANGES)])[-1], MOST_CHANGES)
+    before = _number("before", asked["before"][-1], 1 << 62) if "before" in asked else None
+    await exchange.reply_json(AuditList(data=await site.services.overview.audit(limit, before)))
+
+
+def _number(name: str, given: str, most: int) -> int:
+    """A whole number from 1 on. Raises InvalidRequest."""
+    if not (given.isascii() and given.isdigit() and len(given) <= len(str(most)) and 1 <= int(given) <= most):
+        raise InvalidRequest(
+            f"Invalid value for '{name}': {quote(given)}. Allowed: a whole number from 1 to {most}.",
+            param=name,
+            code="invalid_value",
+        )
+    return int(given)

@@ -37,6 +37,7 @@ ROUTES = (
     Route(path="/v1/key", methods={"GET": account.get_key}),
     Route(path="/admin/requests/{id}", methods={"GET": account.get_request}),
     Route(path="/admin/usage", methods={"GET": account.get_usage}),
+    Route(path="/admin/audit", methods={"GET": account.get_audit}),
     Route(path="/admin/reload", methods={"POST": admin.reload}),
     Route(path="/admin/unknown-fields", methods={"GET": admin.list_unknown_fields}),
     Route(path="/admin/limits", methods={"GET": admin.list_reported_limits}),

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct, UnsetType, inspect, json
 from chatport import __version__
 from chatport.policy.overview import KeyOverview
 from chatport.policy.story import Story
-from chatport.web.account import DEFAULT_SINCE, UsageList
+from chatport.web.account import DEFAULT_CHANGES, DEFAULT_SINCE, MOST_CHANGES, AuditList, UsageList
 from chatport.web.admin import ReportedList, UnknownFieldList
 from chatport.web.exchange import JSON, Exchange
 from chatport.web.models import ModelList
@@ -180,6 +180,14 @@ USAGE = (
     Parameter("by", "What is added up together.", {"enum": ["key", "owner", "user", "model", "day"], "default": "key"}),
     Parameter("since", "24h, 7d, a date or a time.", {"type": "string", "default": DEFAULT_SINCE}),
 )
+CHANGES = (
+    Parameter(
+        "limit",
+        "Changes on a page, the newest first.",
+        {"type": "integer", "minimum": 1, "maximum": MOST_CHANGES, "default": DEFAULT_CHANGES},
+    ),
+    Parameter("before", "The sequence number that the page before ended with.", {"type": "integer", "minimum": 1}),
+)
 STORED = "/v1/chat/completions/{id}"
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
@@ -218,6 +226,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("/admin/usage", "get"): Operation(
         summary="What was used (admin keys)", reply=UsageList, parameters=USAGE, errors=(400, 403)
+    ),
+    ("/admin/audit", "get"): Operation(
+        summary="Who changed which key, budget, price, limit or owner (admin keys)",
+        reply=AuditList,
+        parameters=CHANGES,
+        errors=(400, 403),
     ),
     ("/admin/reload", "post"): Operation(
         summary="Read the configuration again (admin keys)", reply=Reloaded, errors=(400, 403)
