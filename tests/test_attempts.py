@@ -14,6 +14,7 @@ from chatport.envelopes import envelope, stream_grammar
 from chatport.pipeline import Call
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller
+from chatport.policy.prices import Price, Rates
 from chatport.policy.routing import Routing
 from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
 from chatport.wire.chat import ChatRequest
@@ -27,7 +28,8 @@ from chatport.wire.errors import (
     Unavailable,
     Unsupported,
 )
-from support.accounts import meter
+from support.accounts import ledger_over, meter
+from support.memory import memory_store
 
 CALLER = Caller("key_1", "test", admin=False, models=None)
 
@@ -273,3 +275,22 @@ async def test_cancelling_frees_the_place() -> None:
 async def test_a_model_in_this_server_leaves_no_trail() -> None:
     world = World(model(targets=(target("a", remote=False),)), a=Failing("a"))
     assert (await world.ask())[1].headers == []
+
+
+@both
+async def test_a_target_costs_what_its_entry_in_a_list_of_prices_says(stream: bool) -> None:
+    ledger = ledger_over(memory_store()[0])
+    listed = Price(id="price_1", model="deepseek/m", source="genai-prices 1", rates=Rates(prompt=1000, completion=1000))
+    ledger.prices.known["deepseek/m"] = (listed,)
+    priced = model(targets=(target("a", price_list="deepseek"),))
+    world, one = World(priced, a=Failing("a")), meter(ledger, id="req_listed")
+    call = world.call()
+    journey = world.attempts.plan(priced, call, one)
+    if stream:
+        async with world.attempts.stream(journey, lambda route: stream_grammar(route, call.request)):
+            pass
+    else:
+        await world.attempts.complete(journey)
+    held = await ledger.journal.held("req_listed")
+    assert held is not None
+    assert held.account.price_id == "price_1"

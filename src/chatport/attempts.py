@@ -260,6 +260,7 @@ class Attempts:
             bound=route.bound,
             choices=route.request.choices,
             attempt=journey.call.trail.attempts,
+            listed=route.target.listed,
         )
         output = await journey.meter.cover(going)
         if output is not None:
