@@ -296,3 +296,17 @@ def test_the_audit_knows_of_keys_but_no_key() -> None:
     assert rows[1]["after"]["name"] == "seen"
     assert "digest" not in rows[1]["after"]
     assert made["key"] not in run("audit")
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_a_backup_never_replaces_the_database_itself(home: Path, key: str, ending: str) -> None:
+    """A server would go on writing into a file that nobody can open any more."""
+    fill(home, key)
+    live = home / f"chatport.db{ending}"
+    live.touch()
+    before = live.stat().st_ino
+    assert "is the database itself" in refused("backup", str(live), "--force").output
+    linked = home / "link.db"
+    linked.symlink_to(live)
+    assert "is the database itself" in refused("backup", str(linked), "--force").output
+    assert live.stat().st_ino == before

@@ -18,6 +18,9 @@ WHOLE = -1
 """Pages that are copied in one step: all of them, from one state of the database. In WAL mode nobody waits for that;
 in several steps, whatever is written in between would make the copy begin anew, and under load it would never end."""
 
+OWN = ("-wal", "-shm", "-journal")
+"""What SQLite adds to the database's name for the files beside it."""
+
 
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the copy goes.")],
@@ -40,6 +43,8 @@ def backup(
     source = Path(path)
     if not source.is_file():
         end(Ending.STORE, f"There is no database at {source} yet.")
+    if is_part_of(source, file):
+        end(Ending.FAILED, f"{file} is the database itself; give another name.")
     if file.exists() and not force:
         end(Ending.FAILED, f"{file} is there already; give another name, or --force.")
     try:
@@ -50,6 +55,12 @@ def backup(
         print_json({"file": str(file.absolute()), "bytes": size})
     else:
         typer.echo(f"{file}: {size:,} bytes")
+
+
+def is_part_of(source: Path, file: Path) -> bool:
+    """Whether a file is one of the database's own: replaced under a server, all that is written later would be lost."""
+    own = (source, *(source.with_name(source.name + ending) for ending in OWN))
+    return any(file.resolve() == each.resolve() for each in own)
 
 
 def copied(source: Path, file: Path) -> int:
