@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec import structs
 
 from chatport.attempts import Answer, Attempts, metered_chunks
 from chatport.backends.scripted import ScriptedBackend
@@ -26,7 +27,7 @@ from chatport.policy.replays import Replays
 from chatport.policy.routing import Routing
 from chatport.policy.stored import StoredCompletions
 from chatport.policy.strictness import UnknownFields
-from chatport.store import open_store
+from chatport.store import Store, open_store
 from chatport.store.limits import Limit, Rules
 from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
 from chatport.wire.chat import ChatChunk, ChunkChoice, Delta, FinishReason, Usage
@@ -91,6 +92,7 @@ def backends() -> dict[str, ScriptedBackend]:
         "broken": ScriptedBackend(fail_status=503),
         "breaks": ScriptedBackend(["a", "b", "c"], fail_status=500, fail_after=2),
         "plain": ScriptedBackend(["no tools here"]),
+        "wordy": ScriptedBackend(["word "] * 3000),
     }
 
 
@@ -101,7 +103,8 @@ def model(name: str) -> Model:
 
 
 class House:
-    def __init__(self, pipeline: Pipeline, caller: Caller, other: Caller) -> None:
+    def __init__(self, store: Store, pipeline: Pipeline, caller: Caller, other: Caller) -> None:
+        self.store = store
         self.pipeline = pipeline
         self.caller = caller
         self.other = other
@@ -147,7 +150,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             stored=StoredCompletions(store.completions),
         )
         pipeline = Pipeline(stages)
-        yield House(pipeline, *callers)
+        yield House(store, pipeline, *callers)
 
 
 async def test_a_completion_is_one_json_body_with_its_length(house: House) -> None:
@@ -463,3 +466,23 @@ async def test_the_limit_of_a_model_holds_under_every_name(house: House) -> None
     await house.run("hello-alias")
     await refused(house, house.call("hello", caller=house.other))
     await house.run("slow")
+
+
+async def test_a_fallback_s_budget_cuts_a_whole_reply_too(house: House) -> None:
+    """The model that was named has no budget; the one that answers in its place has."""
+    pipeline = house.pipeline
+    fallback = structs.replace(model("broken"), fallbacks=("wordy",))
+    pipeline.attempts.catalog.configure([fallback, model("wordy")])
+    pipeline.ledger.budgets.take([budget(id="bud_w", kind="model", subject="wordy", amount=600)])
+    await house.store.budgets.add(budget(id="bud_w", kind="model", subject="wordy", amount=600), "test")
+    reply = await house.run("broken")
+    assert reply.json()["choices"][0]["finish_reason"] == "length"
+    [row] = [row for row in await rows(house.store, "postings") if row.model == "wordy"]
+    assert row.prompt_tokens + row.completion_tokens <= 600
+
+
+async def test_a_long_end_user_is_known_by_a_digest(house: House) -> None:
+    await house.run("hello", user="u" * 20_000)
+    [row] = await rows(house.store, "postings")
+    assert row.end_user.startswith("sha256:")
+    assert len(row.end_user) < 100

@@ -24,7 +24,7 @@ from chatport.policy.budgets import Payer
 from chatport.policy.contents import Contents
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
-from chatport.policy.limits import Limits, Subjects
+from chatport.policy.limits import Limits, Subjects, short
 from chatport.policy.meter import Meter, Metered
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
 from chatport.policy.stored import StoredCompletions
@@ -106,7 +106,7 @@ class Pipeline:
         request, caller = call.request, call.caller
         return Metered(
             id=call.id,
-            payer=Payer(caller.key_id, caller.owner, request.safety_identifier or request.user),
+            payer=Payer(caller.key_id, caller.owner, short(request.safety_identifier or request.user)),
             streamed=bool(request.stream),
             factor_ppm=self.ledger.owners.factor_ppm(caller.owner),
             keeping=self.contents.of(caller, call.id, call.body, time.time()),
@@ -140,7 +140,7 @@ class Pipeline:
 
     async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
         """The answer as a whole; collected from a stream where the account may have to cut it."""
-        if not journey.meter.must_be_cut(journey.model.id):
+        if not any(journey.meter.must_be_cut(model.id) for model, _ in journey.places):
             return await self.attempts.complete(journey)
         whole = Aggregator()
         async with (

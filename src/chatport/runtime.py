@@ -162,6 +162,8 @@ class Runtime:
             done = await self.reload()
         except ApiError as error:
             log.error("%s", error.message)
+        except StoreUnavailable as error:
+            log.error("the configuration was not changed: the store does not answer: %s", error)
         else:
             log.info("the configuration was read again: %s", ", ".join(done.models))
             if done.restart_needed:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from chatport.policy.contents import Contents
 from chatport.policy.keys import Caller
@@ -615,3 +616,141 @@ async def test_what_was_asked_is_kept_without_an_answer_when_the_client_left() -
 def test_a_key_has_the_last_word_about_what_is_kept(configured: bool, of_key: bool | None, kept: bool) -> None:
     caller = Caller("key_1", "one", admin=False, models=None, keeps_content=of_key)
     assert (Contents(keeps=configured).of(caller, "r", b"", 0.0) is not None) is kept
+
+
+# --- What a review found ----------------------------------------------------------------------------------------------
+
+
+async def test_who_could_have_more_waits_instead_of_taking_a_crumb() -> None:
+    world = World(budget_wait=5.0)
+    await world.set(amount=2000)
+    async with world.meter() as other, world.meter() as one:
+        await other.cover(going(output=500))
+        await other.settle(usage_of(10, 0))
+    async with world.meter() as other:
+        await other.cover(going(output=512, prompt=1472))
+        one = world.meter()
+        asking = asyncio.create_task(one.cover(going(output=100)))
+        await asyncio.sleep(0.05)
+        assert not asking.done()
+        await other.settle(usage_of(10, 0))
+    assert await asyncio.wait_for(asking, 2) is None
+    async with one:
+        await one.settle(usage_of(10, 100))
+    assert (await world.postings())[-1].ending == "complete"
+
+
+async def test_who_has_waited_long_enough_takes_what_there_is() -> None:
+    world = World(budget_wait=0.1)
+    await world.set(amount=100)
+    async with world.meter() as other, world.meter() as one:
+        await other.cover(going(output=70))
+        assert await one.cover(going(output=80)) is None
+        await other.settle(usage_of(10, 0))
+        await one.settle(usage_of(10, 5))
+
+
+async def test_a_long_line_is_served_to_its_end() -> None:
+    world = World(budget_wait=3.0)
+    await world.set(amount=10_000)
+    served = 0
+
+    async def ask() -> None:
+        nonlocal served
+        async with world.meter() as one:
+            await one.cover(going(output=10))
+            served += 1
+            await one.settle(usage_of(1, 0))
+
+    async with world.meter() as first:
+        await first.cover(going(output=1, prompt=9_989))
+        waiting = [asyncio.create_task(ask()) for _ in range(1000)]
+        await asyncio.sleep(0.5)
+        assert served == 0
+        await first.settle(usage_of(1, 0))
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert served == 1000
+
+
+async def test_an_upstream_that_ignores_its_limit_is_cut() -> None:
+    world = World()
+    await world.set(amount=60)
+    async with world.meter() as one:
+        assert await one.cover(going(output=400)) == 50
+        pieces = 0
+        while pieces < 400:
+            pieces += 1
+            if one.observe(said("w ")) and not await one.extend():
+                break
+        assert one.cut
+        await one.settle(one.used)
+    assert pieces <= 55
+    [posting] = await world.postings()
+    assert (posting.ending, posting.over_hold) == ("cut", True)
+    assert posting.completion_tokens <= 55
+
+
+async def test_an_exhausted_budget_is_told_before_one_that_others_hold() -> None:
+    world = World(budget_wait=5.0)
+    await world.set(id="bud_a", amount=30)
+    await world.set(id="bud_b", kind="model", subject="m", amount=5)
+    await world.store.budgets.change("bud_b", "test", mode="report")
+    await world.ledger.budgets.load()
+    async with world.meter() as one:
+        await one.cover(going(output=15))
+        await world.store.budgets.change("bud_b", "test", mode="enforce")
+        await world.ledger.budgets.load()
+        with pytest.raises(QuotaExhausted):
+            await asyncio.wait_for(world.meter().cover(going(output=15)), 1)
+        await one.settle(usage_of(1, 0))
+
+
+async def test_no_fault_of_a_posting_ends_the_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(lease_seconds=0.12, retry_seconds=0.01)
+    beats: list[int] = []
+
+    async def beat(worker_id: str, now_ms: int) -> None:
+        beats.append(now_ms)
+
+    async def broken() -> int:
+        raise OverflowError("a posting that nobody can write")
+
+    monkeypatch.setattr(world.ledger.journal, "beat", beat)
+    monkeypatch.setattr(world.ledger, "retry", broken)
+    monkeypatch.setattr(world.ledger, "recover", broken)
+    running = asyncio.create_task(world.ledger.run())
+    await asyncio.sleep(0.3)
+    assert not running.done()
+    assert len(beats) > 3
+    running.cancel()
+
+
+async def test_a_posting_that_can_t_be_written_does_not_keep_others_from_it() -> None:
+    world = World()
+    one, two = world.meter(id="req_bad"), world.meter(id="req_good")
+    for each in (one, two):
+        await each.cover(going())
+
+    def fail() -> None:
+        raise StoreUnavailable("gone")
+
+    world.database.before = fail
+    for each in (one, two):
+        with pytest.raises(StoreUnavailable):
+            await each.settle(usage_of(10, 3))
+    world.database.before = lambda: None
+    bad = world.ledger._unposted[0]
+    world.ledger._unposted[0] = structs.replace(bad, posting=structs.replace(bad.posting, cost_nano=1 << 70))
+    await world.ledger.retry()
+    assert [posting.id for posting in await world.postings()] == ["req_good"]
+
+
+async def test_a_charge_that_no_column_can_hold_is_the_most_that_one_can() -> None:
+    world = World()
+    dear = Rates(prompt=10**12, completion=10**12)
+    world.ledger.prices.known["m"] = (Price(id="p", model="m", rates=dear),)
+    async with world.meter(factor_ppm=1_000_000_000) as one:
+        await one.cover(going())
+        await one.settle(usage_of(2**31, 2**31))
+    [posting] = await world.postings()
+    assert posting.charge_nano == 2**62

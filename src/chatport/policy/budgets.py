@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
+from chatport.policy.limits import short
 from chatport.store.budgets import BudgetRow, BudgetRows, Kind, Period
 
 ONCE: Final = 0
@@ -99,5 +100,5 @@ class Budgets:
             found += self._by_subject.get(("owner", payer.owner), ())
         if payer.end_user is not None:
             users = self._by_subject.get(("user", payer.key_id), ())
-            found += [budget for budget in users if budget.end_user == payer.end_user]
+            found += [budget for budget in users if short(budget.end_user) == payer.end_user]
         return found

@@ -51,6 +51,9 @@ from chatport.wire.errors import Unavailable
 WAKE_EVERY: Final = 0.25
 """Seconds between two tries of who waits for room: other processes release holds without a word."""
 
+MOST_NANO: Final = 2**62
+"""Nano-dollars of one posting: more than four billion dollars, and half of what a column holds."""
+
 BEATS: Final = 6
 """Heartbeats in a lease."""
 
@@ -120,6 +123,7 @@ class Ledger:
         Raises QuotaExhausted where what is posted leaves too little, RateLimited where others' holds take it (for too
         long), Unavailable when the hold that was to be changed is not there any more."""
         places = {claim.place for claim in hold.claims if claim.enforced}
+        hold = structs.replace(hold, patient=wait)
         if wait and any(ticket.places & places for ticket in self._line):
             await self._in_line(hold, places, write)
             return
@@ -138,13 +142,21 @@ class Ledger:
         self._line.append(ticket)
         try:
             while (left := until - clock()) > 0:
-                if self._is_first(ticket):
-                    answer = await write(hold)
-                    if not isinstance(answer, NoRoom) or answer.exhausted:
-                        self._accept(answer)
-                        return
-                    refusal = answer
+                if not self._is_first(ticket):
+                    await ticket.wait(left)  # whoever goes wakes the next
+                    continue
+                answer = await write(hold)
+                if not isinstance(answer, NoRoom) or answer.exhausted:
+                    self._accept(answer)
+                    return
+                refusal = answer
                 await ticket.wait(min(left, WAKE_EVERY))
+            if refusal is not None:
+                # It was its turn, and its time is over: it takes what there is.
+                answer = await write(structs.replace(hold, patient=False))
+                if not isinstance(answer, NoRoom) or answer.exhausted:
+                    self._accept(answer)
+                    return
         finally:
             self._line.remove(ticket)
             self._wake(places)
@@ -159,9 +171,14 @@ class Ledger:
         return False
 
     def _wake(self, places: set[Place]) -> None:
+        """Wakes those who are first for one of the places: nobody else may try."""
+        ahead: set[Place] = set()
         for ticket in self._line:
-            if ticket.places & places:
+            if ticket.places & places and not ticket.places & ahead:
                 ticket.event.set()
+            ahead |= ticket.places
+            if places <= ahead:
+                return
 
     def _accept(self, answer: Answer) -> None:
         match answer:
@@ -226,17 +243,21 @@ class Ledger:
         while True:
             await asyncio.sleep(min(self.settings.retry_seconds, lease / BEATS))
             try:
-                await self.retry()
-                if (now := clock()) >= due:
+                now = clock()
+                beats = now >= due
+                if beats:  # first of all: whatever else fails or lasts, this worker lives
                     due = now + lease / BEATS
                     await self.journal.beat(self.worker_id, self.now_ms)
-                    if now - reached_since >= lease:
-                        await self.recover()
+                await self.retry()
+                if beats and now - reached_since >= lease:
+                    await self.recover()
                 failing = False
             except StoreUnavailable as exc:
                 if not failing:
                     log.error("the account can't be written for now: %s", exc)
                 failing, reached_since = True, clock()
+            except Exception:  # the heartbeat outlives whatever it is
+                log.exception("the account can't be put in order")
 
     async def close(self) -> None:
         """What could not be posted is tried once more; what still can't is left to whoever recovers it."""
@@ -247,11 +268,12 @@ class Ledger:
     async def retry(self) -> None:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
-        while self._unposted:
-            settlement = self._unposted[0]
-            await self.journal.settle(settlement)
-            self._unposted.remove(settlement)
-            self._wake({taken.place for taken in settlement.taken})
+        waiting, self._unposted = self._unposted, []
+        again = [asyncio.ensure_future(self.post(settlement)) for settlement in waiting]
+        faults = await asyncio.gather(*again, return_exceptions=True)
+        for fault in faults:
+            if isinstance(fault, StoreUnavailable):
+                raise fault
         now = self.clock()
         for due, request_id in [doubt for doubt in self._doubtful if doubt[0] <= now]:
             row = await self.journal.held(request_id)
@@ -302,7 +324,7 @@ def settlement(
     """A hold turned into a posting. `record`: further columns of it."""
     account = row.account
     cost = 0 if account.rates is None else cost_pico(rates_of(account), tokens)
-    charge = charge_nano(cost, account.factor_ppm)
+    charge = min(charge_nano(cost, account.factor_ppm), MOST_NANO)
     spent = tokens.prompt + tokens.completion
     taken = tuple(structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held)
     posting = PostingRow(
@@ -326,7 +348,7 @@ def settlement(
         audio_completion_tokens=tokens.audio_completion,
         counted_by=counted_by,
         held_nano=account.held_nano,
-        cost_nano=nano(cost),
+        cost_nano=min(nano(cost), MOST_NANO),
         charge_nano=charge,
         price_id=account.price_id,
         factor_ppm=account.factor_ppm,

@@ -2,7 +2,7 @@
 
 A limit belongs to a key, an owner, a model, or each end user of a key; those of the configuration and those of the
 database all hold. A request is charged when it is admitted, its tokens when it is known what they can be at most, and
-that is corrected when it is known what they were. Whatever refuses a request, nothing of it stays charged.
+that is corrected when it is known what they were. Where a limit refuses a request, nothing of it stays charged.
 
 A limit that only reports refuses nobody and says nothing to clients; what it would have refused is counted, and is not
 charged to it, just as it would not have been.
@@ -444,8 +444,8 @@ def need_of(bound: Bound) -> int:
     return prompt + (bound.output_tokens or 0)
 
 
-def short(name: str) -> str:
-    """An end user as a part of a bucket's name."""
-    if len(name) <= LONGEST_NAME:
+def short(name: str | None) -> str | None:
+    """An end user as the account and the limits know it: of a long name, which a client may choose, a digest."""
+    if name is None or len(name) <= LONGEST_NAME:
         return name
     return "sha256:" + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()

@@ -36,6 +36,12 @@ from chatport.wire.tally import BYTES_PER_TOKEN, Estimate, Tally, usage_of
 UNBOUNDED: Final = 1 << 40
 """Tokens of output: more than any answer has."""
 
+SPLIT: Final = 4
+"""Pieces of each choice that need not be tokens: the head of a call, say, is made one of its own on its way."""
+
+LONGEST_TOKENS: Final = 32
+"""Bytes of a token that hardly any answer exceeds on the average: long runs of spaces and rules come near it."""
+
 PICO_PER_NANO: Final = 1000
 MILLION: Final = 1_000_000
 
@@ -124,7 +130,7 @@ class Meter:
         self._going = going
         self._sent = self._ledger.clock()
         # A request without a limit gets one only where its end is near: upstreams refuse one that is beyond what they
-        # can do, and the answer is cut all the same where the budget ends.
+        # can do, and the answer is cut where no slice more can be held.
         if self._affordable >= self._wanted or (limit is None and self._affordable > slice_):
             return None
         self._wanted = max(self._affordable - self._affordable % going.choices, going.choices)
@@ -215,12 +221,22 @@ class Meter:
         settings = self._ledger.settings
         if tally.pieces - pieces >= settings.checkpoint_tokens or now - at >= settings.checkpoint_seconds:
             self._check(now)
-        return self._enforced and tally.bound > self._output < self._wanted
+        return self._enforced and (tally.bound > self._output < self._wanted or self._is_ignored)
+
+    @property
+    def _is_ignored(self) -> bool:
+        """Whether the answer is longer than it may be, whatever its tokens are: the upstream keeps to no limit."""
+        choices = 1 if self._going is None else self._going.choices
+        tally, most_ = self._tally, self._wanted + SPLIT * choices
+        return tally.pieces > most_ or tally.size > LONGEST_TOKENS * most_
 
     async def extend(self) -> bool:
         """Holds another slice. False: there is no room for it, and the answer ends here (`cut`)."""
         if self._row is None or self._going is None:
             return True  # nothing was held: there is nothing to pay
+        if self._is_ignored:
+            self.cut = True
+            return False
         slice_ = self._ledger.settings.slice_tokens * self._going.choices
         most_ = min(self._wanted, max(self._output + slice_, self._tally.bound))
         row = structs.replace(self._row, completion_tokens=self._tally.tokens)

@@ -167,6 +167,8 @@ class Hold(Struct, frozen=True, kw_only=True):
     """Tokens of output that it is to pay for, where there is room."""
     wanted: int
     """Tokens of output that the request may come to in the end."""
+    patient: bool = False
+    """It is rather refused for now than given less than it could have if nobody else held anything."""
 
 
 class Placed(Struct, frozen=True):

@@ -100,6 +100,7 @@ class _Books:
     def _hold(self, hold: Hold) -> Answer:
         before = {held.place: held.amount for held in hold.row.account.held}
         output, affordable = hold.most, hold.wanted
+        refusals: list[NoRoom] = []
         for claim in hold.claims:
             balance = self._balances[claim.place]
             if not claim.enforced or balance.ended:
@@ -107,10 +108,14 @@ class _Books:
             others = balance.held - before.get(claim.place, 0)
             left = balance.limit - balance.posted
             room = claim.room(left - others, hold.most)
-            if room < hold.least:
+            enough = max(hold.least, claim.room(left, hold.most)) if hold.patient else hold.least
+            if room < enough:
                 needed = claim.amount(hold.least)
-                return NoRoom(claim.budget_id, claim.period, needed, balance.limit, balance.posted, others)
+                refusals.append(NoRoom(claim.budget_id, claim.period, needed, balance.limit, balance.posted, others))
             output, affordable = min(output, room), min(affordable, claim.room(left, hold.wanted))
+        if refusals:
+            # One that no wait can help is told before one that others' holds are in the way of.
+            return next((refusal for refusal in refusals if refusal.exhausted), refusals[0])
         held = tuple(claim.held(output) for claim in hold.claims)
         account = structs.replace(hold.row.account, held=held)
         if not self._write_hold(structs.replace(hold.row, account=account), new=hold.new):

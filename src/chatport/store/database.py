@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 
 from msgspec import Struct
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chatport.store.errors import StoreUnavailable
@@ -53,10 +53,11 @@ class Database(Protocol):
 
 @contextmanager
 def driver_errors() -> Iterator[None]:
-    """Turns a driver's errors into StoreUnavailable. A violated constraint is a mistake of ours and stays as it is."""
+    """Turns a driver's errors into StoreUnavailable. A violated constraint, or a value that no column can hold, is a
+    mistake of ours and stays as it is: trying again would not help."""
     try:
         yield
-    except (IntegrityError, sqlite3.IntegrityError):
+    except (IntegrityError, DataError, sqlite3.IntegrityError, sqlite3.DataError):
         raise
     except DBAPIError as exc:
         raise StoreUnavailable(f"{type(exc.orig).__name__}: {exc.orig}") from exc

@@ -74,7 +74,7 @@ class Journal:
         self._scheduled = False
         batch = self._next_batch()
         try:
-            done = self._database.write_now(_writing(batch))
+            done = None if _is_large(batch) else self._database.write_now(_writing(batch))
         except Exception as exc:  # noqa: BLE001  whatever it is, it belongs to those who wait
             if _is_one_s_fault(batch, exc):
                 self._writing = asyncio.create_task(self._write_all(batch), name="account")
@@ -143,6 +143,11 @@ class Journal:
         """Removes workers that have not been seen since then and hold nothing."""
         row = {"before": seen_before_ms}
         await self._database.write(lambda connection: run_many(connection, FORGET_WORKERS, [row]))
+
+
+def _is_large(batch: Sequence[Waiting]) -> bool:
+    """Whether there is more in it than numbers and names: what was said may be megabytes, and the loop would stand."""
+    return any(isinstance(write, Settlement) and write.also for write, _ in batch)
 
 
 def _writing(batch: Sequence[Waiting]) -> Work[list[Any]]:

@@ -46,6 +46,7 @@ class PostgresDatabase:
             max_overflow=0,
             pool_timeout=CONNECT_TIMEOUT,
             pool_pre_ping=True,
+            hide_parameters=True,
             connect_args={"timeout": CONNECT_TIMEOUT, "command_timeout": ANSWER_TIMEOUT},
         )
         return cls(engine)

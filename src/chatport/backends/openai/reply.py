@@ -372,7 +372,7 @@ def _named(name: str | None) -> str:
 
 # --- Usage -----------------------------------------------------------------------------------------------------------
 
-MOST_TOKENS = 1 << 40
+MOST_TOKENS = 1 << 31
 """Of one answer. Nobody makes so many: a count above it is none, and the account could not hold its price."""
 
 
