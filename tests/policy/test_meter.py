@@ -754,3 +754,16 @@ async def test_a_charge_that_no_column_can_hold_is_the_most_that_one_can() -> No
         await one.settle(usage_of(2**31, 2**31))
     [posting] = await world.postings()
     assert posting.charge_nano == 2**62
+
+
+async def test_an_estimate_does_not_overdraw_what_is_held() -> None:
+    """One fat piece may be many tokens or few: nobody is charged for more than was held on a guess."""
+    world = World(slice_tokens=16)
+    bud = await world.set(amount=40)
+    async with world.meter() as one:
+        await one.cover(going())
+        assert one.observe(said("words " * 500))
+        assert not await one.extend()
+        await one.settle(one.used)
+    assert (await world.balance(bud))[0] <= 40
+    assert not (await world.postings())[0].over_hold

@@ -293,7 +293,13 @@ class Meter:
         prompt = (
             bound.prompt_tokens if bound.counted_by in KNOWN_HERE else max(1, bound.prompt_tokens // BYTES_PER_TOKEN)
         )
-        return Tokens(prompt=prompt, completion=self._tally.tokens)
+        return Tokens(prompt=prompt, completion=self._estimated_output)
+
+    @property
+    def _estimated_output(self) -> int:
+        """By its length; where a budget pays, no more than is held, unless there are more pieces than that."""
+        tally = self._tally
+        return max(tally.pieces, min(tally.tokens, self._output)) if self._enforced else tally.tokens
 
     @property
     def used(self) -> Usage:
