@@ -19,7 +19,7 @@ from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pace, Pipeline, Stages
 from chatport.policy.catalog import Catalog, Model
-from chatport.policy.contents import Contents
+from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Caller, Keys
 from chatport.policy.limits import Limits, Subjects
 from chatport.policy.meter import Going
@@ -145,9 +145,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             limits=Limits(MemoryCounters()),
             attempts=attempts,
             ledger=ledger_over(store),
-            contents=Contents(),
+            keeping=Keeping(),
             replays=Replays(store.replays),
-            stored=StoredCompletions(store.completions),
         )
         pipeline = Pipeline(stages)
         yield House(store, pipeline, *callers)
@@ -213,7 +212,7 @@ async def test_a_silent_stream_commits_after_its_time(house: House) -> None:
 
 
 async def test_stored_when_asked_for_streamed_or_not(house: House) -> None:
-    stored = house.pipeline.stored
+    stored = StoredCompletions(house.store.completions)
     whole = (await house.run("hello", store=True, metadata={"a": "b"})).json()
     assert whole["metadata"] == {"a": "b"}
     streamed = (await house.run("hello", store=True, stream=True)).frames()[0]["id"]

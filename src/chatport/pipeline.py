@@ -15,19 +15,18 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from msgspec import Struct, field, json
+from msgspec import Struct, field, json, structs
 
 from chatport.attempts import Attempts, Journey, Route, Trail, metered_chunks
 from chatport.delivery import EVENT_STREAM, JSON, Delivery, Sink, as_api_error
 from chatport.envelopes import REPLAYED, envelope, head, in_envelope, stream_grammar
 from chatport.policy.budgets import Payer
-from chatport.policy.contents import Contents
+from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
 from chatport.policy.limits import Limits, Subjects, short
 from chatport.policy.meter import Meter, Metered
-from chatport.policy.replays import LARGEST_REPLY, Claim, Replay, Replays
-from chatport.policy.stored import StoredCompletions
+from chatport.policy.replays import LARGEST_REPLY, Replay, Replays
 from chatport.policy.strictness import UnknownFields
 from chatport.wire import sse
 from chatport.wire.chat import ChatCompletion, ChatRequest
@@ -68,9 +67,8 @@ class Stages(Struct, frozen=True, kw_only=True):
     limits: Limits
     attempts: Attempts
     ledger: Ledger
-    contents: Contents
+    keeping: Keeping
     replays: Replays
-    stored: StoredCompletions
 
 
 class Pipeline:
@@ -79,9 +77,8 @@ class Pipeline:
         self.limits = stages.limits
         self.attempts = stages.attempts
         self.ledger = stages.ledger
-        self.contents = stages.contents
+        self.keeping = stages.keeping
         self.replays = stages.replays
-        self.stored = stages.stored
         self.pace = pace
 
     async def run(self, call: Call, sink: Sink) -> None:
@@ -92,14 +89,15 @@ class Pipeline:
         meter = Meter(self.ledger, self._metered(call))
         journey = self.attempts.plan(model, call, meter)
         if call.idempotency_key is None:
-            await self._answer(call, journey, None, sink)
+            await self._answer(call, journey, sink)
             return
         async with self.replays.claim(call.caller.key_id, call.idempotency_key, call.body, time.time()) as claim:
             if claim.replay is not None:
                 call.trail.admission = await self.limits.look(subjects(call, model.id), time.monotonic())
                 await self._replay(call, claim.replay, sink)
             else:
-                await self._answer(call, journey, claim, sink)
+                meter.kept.claim = claim
+                await self._answer(call, journey, sink)
 
     def _metered(self, call: Call) -> Metered:
         """The call, as far as the account is concerned."""
@@ -109,33 +107,33 @@ class Pipeline:
             payer=Payer(caller.key_id, caller.owner, short(request.safety_identifier or request.user)),
             streamed=bool(request.stream),
             factor_ppm=self.ledger.owners.factor_ppm(caller.owner),
-            keeping=self.contents.of(caller, call.id, call.body, time.time()),
+            kept=self.keeping.of(caller, request, call.id, call.body, time.time()),
             stopped=call.stopped,
         )
 
-    async def _answer(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
+    async def _answer(self, call: Call, journey: Journey, sink: Sink) -> None:
         async with await self.limits.admit(subjects(call, journey.model.id), time.monotonic()) as admission:
             call.trail.admission = admission
             try:
                 async with journey.meter:
                     if call.request.stream:
-                        await self._stream(call, journey, claim, sink)
+                        await self._stream(call, journey, sink)
                     else:
-                        await self._complete(call, journey, claim, sink)
+                        await self._complete(call, journey, sink)
             finally:
                 await admission.correct(journey.meter.spent, time.monotonic())
 
-    async def _complete(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
+    async def _complete(self, call: Call, journey: Journey, sink: Sink) -> None:
         route, answer = await self._whole(call, journey)
         completion = in_envelope(answer, envelope(route))
-        await journey.meter.settle(answer.usage, json.encode(completion) if journey.meter.keeps else None)
+        if call.request.store:
+            completion = structs.replace(completion, metadata=call.request.metadata)
+        body = json.encode(completion)
+        journey.meter.kept.answer(completion)
+        journey.meter.kept.reply(JSON, body)
+        await journey.meter.settle(answer.usage)
         if call.trail.admission is not None:  # so that the head tells of what was used
             await call.trail.admission.correct(journey.meter.spent, time.monotonic())
-        if call.request.store:
-            completion = await self.stored.save(call.caller, completion, call.request)
-        body = json.encode(completion)
-        if claim is not None:
-            await claim.keep(JSON.decode(), body)
         await sink.whole(head(call.received, JSON, route, length=len(body)), body)
 
     async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
@@ -151,19 +149,17 @@ class Pipeline:
                 whole.push(chunk)
         return answer.route, whole.result(answer.usage)
 
-    async def _stream(self, call: Call, journey: Journey, claim: Claim | None, sink: Sink) -> None:
+    async def _stream(self, call: Call, journey: Journey, sink: Sink) -> None:
         delivery = Delivery(
             sink,
             lambda: head(call.received, EVENT_STREAM, journey.route),
             commit_after=self.pace.commit_after,
             keepalive=self.pace.keepalive,
-            keep=LARGEST_REPLY if claim is not None else 0,
+            keep=0 if journey.meter.kept.claim is None else LARGEST_REPLY,
         )
         async with delivery:
             try:
                 await self._push(call, journey, delivery)
-                if claim is not None and delivery.copy is not None:
-                    await claim.keep(EVENT_STREAM.decode(), b"".join([*delivery.copy, sse.DONE]))
             except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left
                 journey.meter.broke = exc
                 await delivery.fail(as_api_error(exc))
@@ -171,9 +167,9 @@ class Pipeline:
                 await delivery.finish(sse.DONE)
 
     async def _push(self, call: Call, journey: Journey, delivery: Delivery) -> None:
-        """The answer, chunk by chunk, held to the grammar; stored when it is whole, if that was asked for."""
-        request = call.request
-        whole = Aggregator() if request.store or journey.meter.keeps else None
+        """The answer, chunk by chunk, held to the grammar; kept with its posting when it is whole, where it is."""
+        request, kept = call.request, journey.meter.kept
+        whole = Aggregator() if kept.wants_answer else None
         async with (
             self.attempts.stream(journey, lambda route: stream_grammar(route, request)) as answer,
             aclosing(metered_chunks(journey.meter, answer)) as chunks,
@@ -182,10 +178,11 @@ class Pipeline:
                 if whole is not None:
                     whole.push(chunk)
                 await delivery.send(sse.frame(chunk))
-        completion = None if whole is None else whole.result(answer.usage)
-        await journey.meter.settle(answer.usage, json.encode(completion) if journey.meter.keeps else None)
-        if completion is not None and request.store:
-            await self.stored.save(call.caller, completion, request)
+        if whole is not None:
+            kept.answer(whole.result(answer.usage))
+        if delivery.copy is not None:
+            kept.reply(EVENT_STREAM, b"".join([*delivery.copy, sse.DONE]))
+        await journey.meter.settle(answer.usage)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         content_type = replay.content_type.encode()

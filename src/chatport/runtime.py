@@ -30,7 +30,7 @@ from chatport.opening import ON_DEMAND, configured_prices, open_model, open_on_d
 from chatport.pipeline import Pace, Pipeline, Stages
 from chatport.policy.budgets import Budgets
 from chatport.policy.catalog import Catalog, Model
-from chatport.policy.contents import Contents
+from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Keys
 from chatport.policy.ledger import Ledger, Rules
 from chatport.policy.limits import Limits
@@ -115,9 +115,8 @@ class Runtime:
                 limits=self.limits,
                 attempts=Attempts(self.catalog, backends, self.routing),
                 ledger=self.ledger,
-                contents=Contents(keeps=self.config.ledger.keep_content, days=self.config.ledger.content_days),
+                keeping=Keeping(contents=self.config.ledger.keep_content, days=self.config.ledger.content_days),
                 replays=self.replays,
-                stored=self.stored,
             ),
             Pace(commit_after=server.stream_commit_after, keepalive=server.keepalive_seconds),
         )

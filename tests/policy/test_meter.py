@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from chatport.policy.contents import Contents
+from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Caller
 from chatport.policy.ledger import Ledger
 from chatport.policy.meter import Going, Meter
@@ -17,7 +17,7 @@ from chatport.store import Store
 from chatport.store.account import Answer, Hold
 from chatport.store.errors import StoreUnavailable
 from chatport.targets import Bound
-from chatport.wire.chat import ChatChunk, ChunkChoice, Delta
+from chatport.wire.chat import ChatChunk, ChatRequest, ChunkChoice, Delta
 from chatport.wire.errors import (
     AccessDenied,
     ApiError,
@@ -597,10 +597,12 @@ async def test_end_users_have_budgets_of_their_own() -> None:
 
 async def test_what_was_asked_is_kept_without_an_answer_when_the_client_left() -> None:
     world = World()
-    kept = Contents(keeps=True).of(Caller("key_1", "one", admin=False, models=None), "req_k", b"{}", world.now)
+    caller = Caller("key_1", "one", admin=False, models=None)
+    request = ChatRequest(model="m", messages=[])
+    kept = Keeping(contents=True).of(caller, request, "req_k", b"{}", world.now)
 
     async def ask() -> None:
-        async with world.meter(id="req_k", keeping=kept) as one:
+        async with world.meter(id="req_k", kept=kept) as one:
             await one.cover(going())
             raise asyncio.CancelledError
 
@@ -608,14 +610,6 @@ async def test_what_was_asked_is_kept_without_an_answer_when_the_client_left() -
         await ask()
     [row] = world.database.peek("SELECT request_id, request, reply FROM contents")
     assert row == ("req_k", b"{}", None)
-
-
-@pytest.mark.parametrize(
-    ("configured", "of_key", "kept"), [(True, None, True), (True, False, False), (False, True, True)]
-)
-def test_a_key_has_the_last_word_about_what_is_kept(configured: bool, of_key: bool | None, kept: bool) -> None:
-    caller = Caller("key_1", "one", admin=False, models=None, keeps_content=of_key)
-    assert (Contents(keeps=configured).of(caller, "r", b"", 0.0) is not None) is kept
 
 
 # --- What a review found ----------------------------------------------------------------------------------------------
@@ -739,8 +733,9 @@ async def test_a_posting_that_can_t_be_written_does_not_keep_others_from_it() ->
         with pytest.raises(StoreUnavailable):
             await each.settle(usage_of(10, 3))
     world.database.before = lambda: None
-    bad = world.ledger._unposted[0]
-    world.ledger._unposted[0] = structs.replace(bad, posting=structs.replace(bad.posting, cost_nano=1 << 70))
+    bad, then = world.ledger._unposted[0]
+    bad = structs.replace(bad, posting=structs.replace(bad.posting, cost_nano=1 << 70))
+    world.ledger._unposted[0] = (bad, then)
     await world.ledger.retry()
     assert [posting.id for posting in await world.postings()] == ["req_good"]
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from chatport.policy.keys import Caller, Keys
-from chatport.policy.stored import StoredCompletions
+from chatport.policy.stored import StoredCompletions, saving
 from chatport.store import Store, open_store
 from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.errors import NotFound
 from chatport.wire.stored import CompletionQuery, Order, Page
+from support.accounts import written
 
 numbers = count(1)
 
@@ -55,6 +56,12 @@ async def new_caller(store: Store) -> Caller:
     return keys.authenticate(f"Bearer {(await keys.create(name='n', now=1)).key}", 1)
 
 
+async def save(store: Store, caller: Caller, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
+    """As a settlement does; returns it as `get` will."""
+    await written(store, saving(caller, completion, request))
+    return structs.replace(completion, metadata=request.metadata)
+
+
 @pytest.fixture
 async def caller(store: Store) -> Caller:
     return await new_caller(store)
@@ -65,24 +72,24 @@ def stored(store: Store) -> StoredCompletions:
     return StoredCompletions(store.completions)
 
 
-async def test_what_is_saved_is_got_back(stored: StoredCompletions, caller: Caller) -> None:
+async def test_what_is_saved_is_got_back(store: Store, stored: StoredCompletions, caller: Caller) -> None:
     completion = answered()
-    saved = await stored.save(caller, completion, asked(metadata={"topic": "turtles"}))
+    saved = await save(store, caller, completion, asked(metadata={"topic": "turtles"}))
     assert saved == structs.replace(completion, metadata={"topic": "turtles"})
     got = await stored.get(caller, completion.id)
     assert got == saved
     assert msgspec.json.encode(got) == msgspec.json.encode(saved)
 
 
-async def test_without_metadata_it_is_null(stored: StoredCompletions, caller: Caller) -> None:
-    saved = await stored.save(caller, answered(), asked())
+async def test_without_metadata_it_is_null(store: Store, stored: StoredCompletions, caller: Caller) -> None:
+    saved = await save(store, caller, answered(), asked())
     assert msgspec.to_builtins(await stored.get(caller, saved.id))["metadata"] is None
 
 
-async def test_u0000_survives_everywhere(stored: StoredCompletions, caller: Caller) -> None:
+async def test_u0000_survives_everywhere(store: Store, stored: StoredCompletions, caller: Caller) -> None:
     text = "a\0b 🐢 \U0010ffff"
     request = asked(text, [{"type": "text", "text": text}], metadata={"k\0": text})
-    saved = await stored.save(caller, answered(content=text), request)
+    saved = await save(store, caller, answered(content=text), request)
     got = await stored.get(caller, saved.id)
     assert got.choices[0].message.content == text
     assert got.metadata == {"k\0": text}
@@ -92,12 +99,12 @@ async def test_u0000_survives_everywhere(stored: StoredCompletions, caller: Call
 
 async def test_it_outlives_the_process(store_url: str, store: Store, caller: Caller) -> None:
     async with open_store(store_url) as earlier:
-        saved = await StoredCompletions(earlier.completions).save(caller, answered(), asked())
+        saved = await save(earlier, caller, answered(), asked())
     assert await StoredCompletions(store.completions).get(caller, saved.id) == saved
 
 
 async def test_for_another_key_it_does_not_exist(store: Store, stored: StoredCompletions, caller: Caller) -> None:
-    saved = await stored.save(caller, answered(), asked(metadata={"a": "b"}))
+    saved = await save(store, caller, answered(), asked(metadata={"a": "b"}))
     other = await new_caller(store)
     for attempt in (
         stored.get(other, saved.id),
@@ -119,15 +126,17 @@ async def test_for_another_key_it_does_not_exist(store: Store, stored: StoredCom
 
 
 @pytest.mark.parametrize("metadata", [{"b": "2"}, {}, None])
-async def test_metadata_is_replaced(stored: StoredCompletions, caller: Caller, metadata: dict[str, str] | None) -> None:
-    saved = await stored.save(caller, answered(), asked(metadata={"a": "1"}))
+async def test_metadata_is_replaced(
+    store: Store, stored: StoredCompletions, caller: Caller, metadata: dict[str, str] | None
+) -> None:
+    saved = await save(store, caller, answered(), asked(metadata={"a": "1"}))
     updated = await stored.update_metadata(caller, saved.id, metadata)
     assert updated == structs.replace(saved, metadata=metadata) == await stored.get(caller, saved.id)
     assert (await stored.list(caller, CompletionQuery(metadata={"a": "1"}))).data == []
 
 
-async def test_what_is_deleted_is_gone(stored: StoredCompletions, caller: Caller) -> None:
-    saved = await stored.save(caller, answered(), asked())
+async def test_what_is_deleted_is_gone(store: Store, stored: StoredCompletions, caller: Caller) -> None:
+    saved = await save(store, caller, answered(), asked())
     deleted = msgspec.to_builtins(await stored.delete(caller, saved.id))
     assert deleted == {"object": "chat.completion.deleted", "id": saved.id, "deleted": True}
     with pytest.raises(NotFound):
@@ -136,8 +145,8 @@ async def test_what_is_deleted_is_gone(stored: StoredCompletions, caller: Caller
         await stored.delete(caller, saved.id)
 
 
-async def test_a_list_has_its_envelope(stored: StoredCompletions, caller: Caller) -> None:
-    first, second, third = [await stored.save(caller, answered(), asked()) for _ in range(3)]
+async def test_a_list_has_its_envelope(store: Store, stored: StoredCompletions, caller: Caller) -> None:
+    first, second, third = [await save(store, caller, answered(), asked()) for _ in range(3)]
     page = await stored.list(caller, CompletionQuery(limit=2))
     assert (page.data, page.first_id, page.last_id, page.has_more) == ([first, second], first.id, second.id, True)
     page = await stored.list(caller, CompletionQuery(limit=2, after=second.id))
@@ -147,23 +156,29 @@ async def test_a_list_has_its_envelope(stored: StoredCompletions, caller: Caller
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "smollm2-135m"])
-async def test_a_model_matches_by_either_name(stored: StoredCompletions, caller: Caller, model: str) -> None:
-    saved = await stored.save(caller, answered(), asked())
+async def test_a_model_matches_by_either_name(
+    store: Store, stored: StoredCompletions, caller: Caller, model: str
+) -> None:
+    saved = await save(store, caller, answered(), asked())
     assert (await stored.list(caller, CompletionQuery(model=model))).data == [saved]
     assert (await stored.list(caller, CompletionQuery(model="gpt-3.5-turbo"))).data == []
 
 
 @pytest.mark.parametrize("after", ["chatcmpl-unknown", "a\0b", "\ufffd"])
-async def test_an_unknown_after_is_not_found(stored: StoredCompletions, caller: Caller, after: str) -> None:
-    saved = await stored.save(caller, answered(), asked())
+async def test_an_unknown_after_is_not_found(
+    store: Store, stored: StoredCompletions, caller: Caller, after: str
+) -> None:
+    saved = await save(store, caller, answered(), asked())
     with pytest.raises(NotFound, match="'after' names none"):
         await stored.list(caller, CompletionQuery(after=after))
     with pytest.raises(NotFound, match="'after' names none"):
         await stored.messages(caller, saved.id, Page(after=after))
 
 
-async def test_messages_are_listed_in_the_order_they_were_sent(stored: StoredCompletions, caller: Caller) -> None:
-    saved = await stored.save(caller, answered(), asked("one", "two", "three"))
+async def test_messages_are_listed_in_the_order_they_were_sent(
+    store: Store, stored: StoredCompletions, caller: Caller
+) -> None:
+    saved = await save(store, caller, answered(), asked("one", "two", "three"))
     page = await stored.messages(caller, saved.id, Page(limit=2))
     assert [(message.id, message.role, message.content) for message in page.data] == [
         (f"{saved.id}-0", "user", "one"),
@@ -203,7 +218,7 @@ async def test_walking_the_pages_shows_each_completion_once_and_in_order(
 ) -> None:
     """Times are few, so that most are equal: then the order of saving decides."""
     stored, caller = StoredCompletions(store.completions), await new_caller(store)
-    saved = [await stored.save(caller, answered(created), asked(metadata={"tag": value})) for created, value in made]
+    saved = [await save(store, caller, answered(created), asked(metadata={"tag": value})) for created, value in made]
     wanted = [item for item in saved if tag is None or item.metadata == {"tag": tag}]
     expected = [item.id for item in sorted(wanted, key=lambda item: item.created)]
     query = CompletionQuery(limit=limit, order=order, metadata={} if tag is None else {"tag": tag})

@@ -7,9 +7,10 @@ from msgspec import structs
 from sqlalchemy import select
 
 from chatport.store import Store
-from chatport.store.completions import CompletionRow, Selection
+from chatport.store.completions import CompletionRow, Selection, keeping
 from chatport.store.keys import KeyRow
 from chatport.store.schema import completion_tags
+from support.accounts import written
 
 KEY = KeyRow(id="key_1", name="n", digest=b"1" * 32, prefix="sk-cp-", admin=False, models=None, created_at=1)
 ROW = CompletionRow(
@@ -27,7 +28,7 @@ ROW = CompletionRow(
 async def filled(store: Store) -> Store:
     await store.keys.add(KEY)
     await store.keys.add(structs.replace(KEY, id="key_2", digest=b"2" * 32))
-    await store.completions.add(ROW, b'["\x00"]')
+    await written(store, keeping(ROW, b'["\x00"]'))
     return store
 
 

@@ -7,7 +7,8 @@ from msgspec import structs
 
 from chatport.store import Store
 from chatport.store.keys import KeyRow
-from chatport.store.replays import ReplayRow
+from chatport.store.replays import ReplayRow, keeping
+from support.accounts import written
 
 ROW = ReplayRow(
     key_id="key_1",
@@ -24,7 +25,7 @@ async def filled(store: Store) -> Store:
     await store.keys.add(
         KeyRow(id="key_1", name="n", digest=b"1" * 32, prefix="sk-cp-", admin=False, models=None, created_at=1)
     )
-    await store.replays.put(ROW)
+    await written(store, keeping(ROW))
     return store
 
 
@@ -43,13 +44,13 @@ async def test_names_are_each_keys_own(filled: Store) -> None:
 
 async def test_a_later_reply_takes_the_place_of_an_earlier(filled: Store) -> None:
     later = structs.replace(ROW, body=b"later", request_digest=b"\x02" * 32, created_at=2000)
-    await filled.replays.put(later)
+    await written(filled, keeping(later))
     assert await filled.replays.get("key_1", ROW.name_digest, after=0) == later
 
 
 async def test_pruning_removes_the_old_and_nothing_else(filled: Store) -> None:
     young = structs.replace(ROW, name_digest=b"\x01" * 32, created_at=1001)
-    await filled.replays.put(young)
+    await written(filled, keeping(young))
     assert await filled.replays.prune(1000) == 1
     assert await filled.replays.get("key_1", ROW.name_digest, after=0) is None
     assert await filled.replays.get("key_1", young.name_digest, after=0) == young

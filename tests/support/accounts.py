@@ -16,12 +16,11 @@ from chatport.policy.owners import Owners
 from chatport.policy.prices import Prices
 from chatport.store import Store
 from chatport.store.budgets import BudgetRow
-from chatport.store.schema import attempts, balances, entries, holds, postings
+from chatport.store.database import Work
+from chatport.store.schema import metadata
 from support.memory import memory_store
 
 _numbers = itertools.count(1)
-
-TABLES = {"postings": postings, "holds": holds, "balances": balances, "entries": entries, "attempts": attempts}
 
 
 def ledger_over(store: Store, clock: Callable[[], float] = time.time, **settings: Any) -> Ledger:
@@ -43,6 +42,12 @@ def budget(**fields: Any) -> BudgetRow:
     return BudgetRow(**{"id": f"bud_{next(_numbers)}", **default, **fields})
 
 
+async def written(store: Store, *works: Work[None]) -> None:
+    """What a settlement does besides, done."""
+    for work in works:
+        await store._database.write(work)
+
+
 async def rows(store: Store, table: str) -> list[Any]:
     """Everything in a table."""
     return (await tables(store, table))[table]
@@ -52,6 +57,6 @@ async def tables(store: Store, *names: str) -> dict[str, list[Any]]:
     """Everything in these tables, at one and the same moment."""
 
     def work(connection: Connection) -> dict[str, list[Any]]:
-        return {name: [*connection.execute(TABLES[name].select())] for name in names}
+        return {name: [*connection.execute(metadata.tables[name].select())] for name in names}
 
     return await store._database.read(work)

@@ -109,7 +109,7 @@ class Ledger:
         self.clock = clock
         self.worker_id = fresh("worker_")
         self._line: list[_Ticket] = []
-        self._unposted: list[Settlement] = []
+        self._unposted: list[tuple[Settlement, Callable[[], None]]] = []
         self._doubtful: list[tuple[float, str]] = []
 
     @property
@@ -199,23 +199,24 @@ class Ledger:
 
     # --- Postings ----------------------------------------------------------------------------------------------------
 
-    async def post(self, settlement: Settlement) -> None:
+    async def post(self, settlement: Settlement, then: Callable[[], None] = lambda: None) -> None:
         """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
-        store takes it."""
+        store takes it. `then` is called when it is there, or never will be."""
         writing = self.journal.settle(settlement)
-        writing.add_done_callback(lambda done: self._posted(settlement, done))
+        writing.add_done_callback(lambda done: self._posted(settlement, then, done))
         await asyncio.shield(writing)
 
-    def _posted(self, settlement: Settlement, done: asyncio.Future[bool]) -> None:
+    def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:
         match done.exception():
             case None:
-                pass
+                then()
             case StoreUnavailable():
-                self._unposted.append(settlement)
+                self._unposted.append((settlement, then))
                 return
             case exc:
                 # It would fail again, and for ever. Its hold stays, until this worker ends and another settles it.
                 log.error("request %s can't be posted", settlement.posting.id, exc_info=exc)
+                then()
                 return
         if not done.result():
             log.warning("request %s was settled by another worker: this one was taken for dead", settlement.posting.id)
@@ -269,7 +270,7 @@ class Ledger:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
         waiting, self._unposted = self._unposted, []
-        again = [asyncio.ensure_future(self.post(settlement)) for settlement in waiting]
+        again = [asyncio.ensure_future(self.post(settlement, then)) for settlement, then in waiting]
         faults = await asyncio.gather(*again, return_exceptions=True)
         for fault in faults:
             if isinstance(fault, StoreUnavailable):

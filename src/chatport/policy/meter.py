@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import Final, Self
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from chatport.policy.budgets import Payer
-from chatport.policy.contents import Keeping
+from chatport.policy.keeping import Kept
 from chatport.policy.ledger import Ledger, settlement
 from chatport.policy.prices import Price, Tokens, charge_nano, most
 from chatport.store.account import (
@@ -69,8 +69,8 @@ class Metered(Struct, frozen=True, kw_only=True):
     streamed: bool
     factor_ppm: int = MILLION
     """Of its owner: charge = cost x factor."""
-    keeping: Keeping | None = None
-    """Keeps what was said, in the transaction that posts the request."""
+    kept: Kept = field(default_factory=Kept)
+    """What is kept of it, in the transaction that posts it."""
     stopped: Callable[[], bool] = lambda: False
     """Whether the server itself ends it; a cancellation says otherwise that the client has left."""
 
@@ -83,9 +83,7 @@ class Meter:
         """A budget has ended the answer before its time."""
         self.broke: Exception | None = None
         """What ended the answer, where the client was told in the stream."""
-        self.keeps = request.keeping is not None
-        """What was said is kept with it: the answer is to be given to `settle`."""
-        self._reply: bytes | None = None
+        self.kept = request.kept
         self.spent = 0
         """Tokens of prompt and answer that it has come to: known when it is posted."""
         self._ledger = ledger
@@ -276,10 +274,9 @@ class Meter:
 
     # --- Its end -----------------------------------------------------------------------------------------------------
 
-    async def settle(self, usage: Usage, reply: bytes | None = None) -> None:
-        """The answer is whole, or cut: posts what it used, and keeps its JSON (`reply`) where that is wanted. Raises
-        StoreUnavailable; then it is posted later."""
-        self._reply = reply
+    async def settle(self, usage: Usage) -> None:
+        """The answer is whole, or cut: posts what it used, with what is kept of it. Raises StoreUnavailable; then it is
+        posted later."""
         guessed = self.cut or isinstance(usage, Estimate)
         counted_by: CountedBy = "estimate" if guessed else self._counted_by
         await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
@@ -365,9 +362,8 @@ class Meter:
             first_ms=None if self._first is None else _ms(self._began, self._first),
             total_ms=_ms(self._began, now),
         )
-        keeping = self._request.keeping
-        also = () if keeping is None else (keeping(self._reply),)
-        await self._ledger.post(structs.replace(posting, attempts=tuple(self._failures), also=also))
+        posting = structs.replace(posting, attempts=tuple(self._failures), also=self.kept.works())
+        await self._ledger.post(posting, self.kept.posted)
 
 
 def _ms(start: float, end: float | None) -> int:

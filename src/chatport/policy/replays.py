@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from msgspec import Struct
 
-from chatport.store.replays import ReplayRow, ReplayRows
+from chatport.store.database import Work
+from chatport.store.errors import StoreUnavailable
+from chatport.store.replays import ReplayRow, ReplayRows, keeping
 from chatport.wire.errors import InvalidRequest
 
 LONGEST_NAME = 255
@@ -26,6 +28,9 @@ KEPT_FOR = 24 * 3600
 
 LARGEST_REPLY = 16 * 2**20
 """Bytes of a reply that is kept; a larger one is sent but not kept, and its repeats are done anew."""
+
+POSTING_WAIT = 2.0
+"""Seconds that a repeat waits for a reply that was made and that the store has not taken yet."""
 
 
 class Replay(Struct, frozen=True):
@@ -58,59 +63,76 @@ class Turn:
         self.members = 0
         self.working_on: bytes | None = None
         """Digest of the request that its holder found no reply for."""
-
-    def end(self) -> None:
-        self.working_on = None
-        self.lock.release()
+        self.posting: asyncio.Future[None] | None = None
+        """Done when the reply that was made is in the store: until then nobody may make another."""
 
 
 class Claim:
     """One request's turn. `replay` is the reply to repeat; where that is None, the holder does the work."""
 
-    def __init__(self, request: Repeatable, turn: Turn, rows: ReplayRows) -> None:
+    def __init__(self, request: Repeatable, turn: Turn, rows: ReplayRows, leave: Callable[[], None]) -> None:
         self.replay: Replay | None = None
         self._request = request
-        self._turn: Turn | None = turn
+        self._turn = turn
         self._rows = rows
+        self._leave = leave
+        self._has_turn = True
+        self._posting: asyncio.Future[None] | None = None
 
-    async def keep(self, content_type: str, body: bytes) -> None:
-        """Makes a successful reply the answer to every repeat, those that wait included. Raises StoreUnavailable."""
-        if len(body) > LARGEST_REPLY:
-            return
-        row = ReplayRow(
-            key_id=self._request.caller_id,
-            name_digest=self._request.name_digest,
-            request_digest=self._request.digest,
-            content_type=content_type,
-            body=body,
-            created_at=self._request.at,
+    def keep(self, reply: Replay) -> Work[None]:
+        """What makes a successful reply the answer to every repeat, those that wait included, when it is written;
+        `posted` must be called then, or when it never will be."""
+        self._posting = self._turn.posting = asyncio.get_running_loop().create_future()
+        return keeping(
+            ReplayRow(
+                key_id=self._request.caller_id,
+                name_digest=self._request.name_digest,
+                request_digest=self._request.digest,
+                content_type=reply.content_type,
+                body=reply.body,
+                created_at=self._request.at,
+            )
         )
-        writing = asyncio.ensure_future(self._rows.put(row))
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            await asyncio.wait({writing})  # it is carried through, and who waits must find it there
-            raise
-        self.release()
+
+    def posted(self) -> None:
+        """What `keep` has given is written, or never will be. Idempotent."""
+        if self._posting is not None and not self._posting.done():
+            self._posting.set_result(None)
+            self._turn.posting = None
+            if self._has_turn:
+                self.release()  # who waits need not wait for its delivery
+            else:
+                self._leave()
 
     def release(self) -> None:
         """Lets the next one have its turn. Idempotent."""
-        if self._turn is not None:
-            self._turn.end()
-            self._turn = None
+        if self._has_turn:
+            self._has_turn = False
+            self._turn.working_on = None
+            self._turn.lock.release()
+            if self._posting is None or self._posting.done():
+                self._leave()
 
     async def look_up(self) -> None:
         """Looks for a reply kept meanwhile; without one, everybody learns what the turn is spent on."""
         request, oldest = self._request, self._request.at - KEPT_FOR
+        await self._settled()
         row = await self._rows.get(request.caller_id, request.name_digest, after=oldest)
         if row is None:
-            if self._turn is not None:
-                self._turn.working_on = request.digest
+            self._turn.working_on = request.digest
             return
         self.release()
         if row.request_digest != request.digest:
             raise _conflict()
         self.replay = Replay(row.content_type, row.body)
+
+    async def _settled(self) -> None:
+        """Waits until what was made before is written."""
+        if self._turn.posting is None:
+            return
+        await asyncio.wait({self._turn.posting}, timeout=POSTING_WAIT)
+        if self._turn.posting is not None:
+            raise StoreUnavailable("the reply to this Idempotency-Key is not written yet")
 
 
 class Replays:
@@ -129,20 +151,19 @@ class Replays:
         StoreUnavailable.
         """
         request = Repeatable(caller_id, _digest(_checked(key)), _digest(body), int(now))
-        async with self._turn(request) as turn:
-            claim = Claim(request, turn, self._rows)
-            try:
-                await claim.look_up()
-                yield claim
-            finally:
-                claim.release()
+        turn = await self._take_turn(request)
+        claim = Claim(request, turn, self._rows, lambda: self._leave(request, turn))
+        try:
+            await claim.look_up()
+            yield claim
+        finally:
+            claim.release()
 
     async def prune(self, now: float) -> int:
         """Removes the replies that are older than they are kept; returns how many."""
         return await self._rows.prune(int(now) - KEPT_FOR)
 
-    @asynccontextmanager
-    async def _turn(self, request: Repeatable) -> AsyncIterator[Turn]:
+    async def _take_turn(self, request: Repeatable) -> Turn:
         """The turn of the request's name, its lock held."""
         turn = self._turns.setdefault(request.place, Turn())
         if turn.working_on not in {None, request.digest}:
@@ -150,11 +171,15 @@ class Replays:
         turn.members += 1
         try:
             await turn.lock.acquire()
-            yield turn
-        finally:
-            turn.members -= 1
-            if turn.members == 0:
-                del self._turns[request.place]
+        except asyncio.CancelledError:
+            self._leave(request, turn)
+            raise
+        return turn
+
+    def _leave(self, request: Repeatable, turn: Turn) -> None:
+        turn.members -= 1
+        if turn.members == 0:
+            del self._turns[request.place]
 
 
 def _digest(data: bytes) -> bytes:

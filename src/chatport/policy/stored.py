@@ -9,7 +9,8 @@ from __future__ import annotations
 from msgspec import UNSET, json, structs
 
 from chatport.policy.keys import Caller
-from chatport.store.completions import CompletionRow, CompletionRows, Selection
+from chatport.store.completions import CompletionRow, CompletionRows, Selection, keeping
+from chatport.store.database import Work
 from chatport.wire.chat import ChatCompletion, ChatRequest, Message
 from chatport.wire.errors import NotFound, quote
 from chatport.wire.stored import (
@@ -27,25 +28,25 @@ _completion = json.Decoder(ChatCompletion)
 _messages = json.Decoder(list[Message])
 
 
+def saving(caller: Caller, completion: ChatCompletion, request: ChatRequest) -> Work[None]:
+    """What keeps a finished completion and the messages it answered."""
+    row = CompletionRow(
+        id=completion.id,
+        key_id=caller.key_id,
+        created_at=completion.created,
+        model=completion.model,
+        requested_model=request.model,
+        body=json.encode(structs.replace(completion, metadata=UNSET)),
+        metadata=request.metadata,
+    )
+    return keeping(row, json.encode(request.messages))
+
+
 class StoredCompletions:
     """The rules of §14 over the rows. Raises NotFound; a store that does not answer raises StoreUnavailable."""
 
     def __init__(self, rows: CompletionRows) -> None:
         self._rows = rows
-
-    async def save(self, caller: Caller, completion: ChatCompletion, request: ChatRequest) -> ChatCompletion:
-        """Keeps a finished completion and the messages it answered; returns it as `get` will."""
-        row = CompletionRow(
-            id=completion.id,
-            key_id=caller.key_id,
-            created_at=completion.created,
-            model=completion.model,
-            requested_model=request.model,
-            body=json.encode(structs.replace(completion, metadata=UNSET)),
-            metadata=request.metadata,
-        )
-        await self._rows.add(row, json.encode(request.messages))
-        return structs.replace(completion, metadata=request.metadata)
 
     async def get(self, caller: Caller, completion_id: str) -> ChatCompletion:
         row = await self._rows.get(caller.key_id, completion_id)

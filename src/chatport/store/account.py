@@ -220,7 +220,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """What it came to, of each budget that it falls under."""
     attempts: tuple[AttemptRow, ...] = ()
     also: tuple[Callable[[Connection], None], ...] = ()
-    """What must be there if and only if the posting is."""
+    """What is to be there when the posting is, whoever posted it; may be written twice, and must not mind."""
 
 
 Write: TypeAlias = Hold | Checkpoint | Settlement

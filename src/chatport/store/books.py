@@ -139,6 +139,8 @@ class _Books:
         self._placed = []
 
     def _settle(self, settlement: Settlement) -> bool:
+        for work in settlement.also:
+            work(self._connection)
         posting = settlement.posting
         if posting.kind == "request":
             account = self._ended.pop(posting.id, None)
@@ -152,8 +154,6 @@ class _Books:
             self._posted.append(_columns(posting))
         self._move(settlement.taken, **{"granted" if posting.kind == "grant" else "posted": 1})
         run_many(self._connection, INSERT_ATTEMPT, [_attempt(row) for row in settlement.attempts])
-        for work in settlement.also:
-            work(self._connection)
         return True
 
     def _post_to_budgets(self, settlement: Settlement) -> None:

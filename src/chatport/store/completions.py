@@ -7,9 +7,9 @@ from itertools import starmap
 from msgspec import Struct, json
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, exists, or_, select, tuple_, update
 
-from chatport.store.database import Database
+from chatport.store.database import Database, Work
 from chatport.store.schema import completion_tags as tags
-from chatport.store.schema import completions
+from chatport.store.schema import completions, insert
 
 
 class CompletionRow(Struct, frozen=True, kw_only=True):
@@ -41,20 +41,23 @@ class Selection(Struct, frozen=True, kw_only=True):
     descending: bool = False
 
 
+def keeping(row: CompletionRow, messages: bytes) -> Work[None]:
+    """What a settlement does besides, to keep a completion and the JSON array of the messages it answered."""
+
+    def work(connection: Connection) -> None:
+        columns = {name: getattr(row, name) for name in row.__struct_fields__ if name != "sequence"}
+        columns |= {"messages": messages, "metadata": _encoded(row.metadata)}
+        new = insert(connection, completions).values(columns).on_conflict_do_nothing(index_elements=["id"])
+        sequence = connection.execute(new.returning(completions.c.sequence)).scalar_one_or_none()
+        if sequence is not None:
+            _tag(connection, sequence, row.metadata)
+
+    return work
+
+
 class CompletionRows:
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    async def add(self, row: CompletionRow, messages: bytes) -> None:
-        """Keeps a completion and the JSON array of the messages it answered."""
-
-        def work(connection: Connection) -> None:
-            columns = {name: getattr(row, name) for name in row.__struct_fields__ if name != "sequence"}
-            columns |= {"messages": messages, "metadata": _encoded(row.metadata)}
-            new = completions.insert().values(columns).returning(completions.c.sequence)
-            _tag(connection, connection.execute(new).scalar_one(), row.metadata)
-
-        await self._database.write(work)
 
     async def get(self, key_id: str, completion_id: str) -> CompletionRow | None:
         return await self._database.read(lambda connection: _find(connection, key_id, completion_id))

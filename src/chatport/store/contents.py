@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from msgspec import Struct, structs
 from sqlalchemy import Connection, delete, select
 
-from chatport.store.database import Database
-from chatport.store.schema import contents
+from chatport.store.database import Database, Work
+from chatport.store.schema import contents, insert
 
 
 class ContentRow(Struct, frozen=True, kw_only=True):
@@ -20,11 +18,11 @@ class ContentRow(Struct, frozen=True, kw_only=True):
     expires_at: int
 
 
-def keeping(row: ContentRow) -> Callable[[Connection], None]:
+def keeping(row: ContentRow) -> Work[None]:
     """What a settlement does besides, to keep it."""
 
     def work(connection: Connection) -> None:
-        connection.execute(contents.insert().values(structs.asdict(row)))
+        connection.execute(insert(connection, contents).values(structs.asdict(row)).on_conflict_do_nothing())
 
     return work
 

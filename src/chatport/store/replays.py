@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, structs
 from sqlalchemy import Connection, delete, select
 
-from chatport.store.database import Database
+from chatport.store.database import Database, Work
 from chatport.store.schema import insert, replays
 
 
@@ -18,6 +18,17 @@ class ReplayRow(Struct, frozen=True, kw_only=True):
     content_type: str
     body: bytes
     created_at: int
+
+
+def keeping(row: ReplayRow) -> Work[None]:
+    """What a settlement does besides, to keep a reply in place of an expired one of the same name."""
+    columns = structs.asdict(row)
+
+    def work(connection: Connection) -> None:
+        new = insert(connection, replays).values(columns)
+        connection.execute(new.on_conflict_do_update(index_elements=["key_id", "name_digest"], set_=columns))
+
+    return work
 
 
 class ReplayRows:
@@ -35,16 +46,6 @@ class ReplayRows:
             return None if row is None else ReplayRow(**row._mapping)
 
         return await self._database.read(work)
-
-    async def put(self, row: ReplayRow) -> None:
-        """Keeps a reply, in place of an expired one of the same name."""
-        columns = structs.asdict(row)
-
-        def work(connection: Connection) -> None:
-            new = insert(connection, replays).values(columns)
-            connection.execute(new.on_conflict_do_update(index_elements=["key_id", "name_digest"], set_=columns))
-
-        await self._database.write(work)
 
     async def prune(self, until: int) -> int:
         """Removes what was kept at `until` or earlier; returns how many."""
