@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 
 from chatport.attempts import Attempts, Trail
 from chatport.backends.scripted import ScriptedBackend
+from chatport.counters.memory import MemoryCounters
 from chatport.envelopes import envelope, stream_grammar
 from chatport.pipeline import Call
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.keys import Caller
+from chatport.policy.limits import Limits, Subjects
 from chatport.policy.prices import Price, Rates
 from chatport.policy.routing import Routing
+from chatport.store.limits import Limit, Rules
 from chatport.targets import EVERY_FEATURE, Bound, Feature, Target
 from chatport.wire.chat import ChatRequest
 from chatport.wire.decode import decode_request
@@ -61,6 +65,7 @@ class World:
         self.now = 1000.0
         self.slept: list[float] = []
         self.catalog = Catalog(models)
+        self.limits = Limits(MemoryCounters())
         self.routing = Routing(draw=lambda: 0.0)
         self.attempts = Attempts(self.catalog, backends, self.routing, clock=lambda: self.now, sleep=self.sleep)
 
@@ -78,6 +83,8 @@ class World:
         """What was answered, and what happened."""
         call = self.call(**fields)
         journey = self.attempts.plan(self.catalog.find(call.request, CALLER), call, meter())
+        who = Subjects(CALLER.key_id, None, journey.model.id, None)
+        call.trail.admission = await self.limits.admit(who, time.monotonic())
         if not stream:
             _, answer = await self.attempts.complete(journey)
             return str(answer.choices[0].message.content), call.trail
@@ -206,6 +213,19 @@ async def test_a_fallback_answers_under_its_own_name() -> None:
         world.attempts.plan(world.catalog.find(call.request, CALLER), call, meter())
     )
     assert envelope(route).model == "other"
+
+
+async def test_a_fallback_answers_within_its_own_limits() -> None:
+    """Those of the model that was asked for hold too; the fallback's are charged where it answers, and only there."""
+    first, second = model("a", fallbacks=("n",)), model("b", name="n")
+    world = World(first, second, a=Failing("a", DOWN, DOWN), b=Failing("b"))
+    world.limits.configure([Limit(kind="model", subject="n", rules=Rules(rpm=1), mode="enforce")])
+    said, trail = await world.ask()
+    assert (said, trail.fallback) == ("b", "n")
+    assert (b"x-ratelimit-remaining-requests", b"0") in trail.headers
+    with pytest.raises(RateLimited, match="Requests per minute of the model"):
+        await world.ask()
+    assert (await world.ask())[0] == "a"
 
 
 async def test_who_can_not_honour_the_request_is_not_asked() -> None:

@@ -231,6 +231,7 @@ class Attempts:
     async def _route(self, journey: Journey, place: Place) -> Route | None:
         """The way to one place; None where the request can't go there now."""
         model, target = place
+        admission = journey.call.trail.admission
         if self._routing.is_full(target):
             journey.met(place, Unavailable("The model has as many requests as it may.", retry_after=FULL_RETRY))
             return None
@@ -238,6 +239,8 @@ class Attempts:
         request = request_for(target, journey.call.request, journey.call.body)
         try:
             bound = await backend.bound(target, request)
+            if admission is not None and model is not journey.model:
+                await admission.join(model.id, time.monotonic())
         except ApiError as error:
             journey.met(place, error)
             return None

@@ -86,6 +86,7 @@ class Runtime:
 
     def __init__(self, config: Config, store: Store, keys: Keys, limits: Limits, pools: Pools) -> None:
         self.config = config
+        self._reloading = asyncio.Lock()
         self.reread: Callable[[], Config] | None = None
         """Reads the configuration again, as the command that started the server would."""
         self.store = store
@@ -123,7 +124,12 @@ class Runtime:
         self.routing.keep_only(target for model in models for target in model.targets)
 
     async def reload(self) -> Reloaded:
-        """Serves by the configuration as it is now. Raises InvalidRequest, and changes nothing, where that is bad."""
+        """Serves by the configuration as it is now. Raises InvalidRequest, and changes nothing, where that is bad. One
+        at a time: the last one asked for is the one that stays."""
+        async with self._reloading:
+            return await self._reload()
+
+    async def _reload(self) -> Reloaded:
         if self.reread is None:
             raise Unavailable("This server was started without a configuration to read again.")
         try:

@@ -260,3 +260,9 @@ def test_amounts_are_rounded_up_once() -> None:
     money = Claim("b", 0, 1, 333, 1000, "nano")
     assert [money.amount(n) for n in (0, 1, 3, 6)] == [1, 1, 1, 2]
     assert money.room(1, 100) == 3
+
+
+def test_what_costs_nothing_fits_under_a_budget_that_is_overdrawn() -> None:
+    free = Claim("bud_1", 0, 0, 0, 1, "nano")
+    assert free.room(-5, 100) == 100
+    assert claim().room(-5, 100) < 0

@@ -18,10 +18,10 @@ from math import ceil, floor, inf
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chatport.counters.buckets import CRUMB, Bucket
-from chatport.counters.contract import Counters, Draw, Refused, Rule
+from chatport.counters.contract import Counters, Draw, Refused, Rule, Taken
 from chatport.store.limits import Kind, Limit, LimitRows, Mode
 from chatport.targets import Bound
 from chatport.wire.errors import RateLimited, quote
@@ -167,15 +167,27 @@ class Limits:
         if not self._found:
             return self._unlimited
         plan = self._plan(who)
-        if not plan.parts:
-            return self._unlimited
+        found = await self._take_all(plan, who.key_id, now)
+        return Admission(self, plan, found.buckets, found.skipped, who)
+
+    async def admit_also(self, admission: Admission, model: str, now: float) -> None:
+        """Charges a request for another model that is to answer it: for those of that one's limits that it has not met
+        yet. Raises RateLimited, and then nothing of them is charged."""
+        if not self._found or admission.who is None:
+            return
+        wanted = self._plan(structs.replace(admission.who, model=model))
+        plan = Plan.of(part for part in wanted.parts if part not in admission.parts)
+        found = await self._take_all(plan, admission.who.key_id, now)
+        admission.add(plan, found.buckets, found.skipped)
+
+    async def _take_all(self, plan: Plan, key_id: str, now: float) -> Taken:
         found = await self._counters.take(plan.draws, now)
         if isinstance(found, Refused):
             told = headers_of(plan.parts, found.buckets, now)
             raise refusal(plan.parts[found.draw], found.buckets[found.draw], 1, found.wait, told)
         if found.skipped:
-            self.report([plan.parts[index] for index in found.skipped], who.key_id, now)
-        return Admission(self, plan, found.buckets, found.skipped, who.key_id)
+            self.report([plan.parts[index] for index in found.skipped], key_id, now)
+        return found
 
     async def look(self, who: Subjects, now: float) -> Admission:
         """An admission that took nothing, to tell of the limits: of a request that costs nothing."""
@@ -271,7 +283,7 @@ class Limits:
 class Admission:
     """One request's part of its limits. A context: leaving it gives its places back."""
 
-    __slots__ = ("_buckets", "_held", "_key_id", "_limits", "_parts", "_places", "_requests")
+    __slots__ = ("_buckets", "_held", "_limits", "_places", "_requests", "parts", "who")
 
     def __init__(
         self,
@@ -279,20 +291,27 @@ class Admission:
         plan: Plan,
         buckets: Sequence[Bucket],
         skipped: Sequence[int] = (),
-        key_id: str = "",
+        who: Subjects | None = None,
     ) -> None:
+        self.who = who
+        self.parts: tuple[Part, ...] = ()
         self._limits = limits
-        self._parts = plan.parts
-        self._buckets = list(buckets)
+        self._buckets: list[Bucket] = []
         """As they were when this request last drew from them."""
-        self._key_id = key_id
-        self._requests, self._places = plan.requests, plan.places
-        self._held = dict.fromkeys(plan.tokens, 0)
+        self._requests: tuple[int, ...] = ()
+        self._places: tuple[int, ...] = ()
+        self._held: dict[int, int] = {}
         """Tokens that are charged to each rule."""
-        if skipped:
-            self._requests = tuple(index for index in plan.requests if index not in skipped)
-            self._places = tuple(index for index in plan.places if index not in skipped)
-            self._held = {index: 0 for index in plan.tokens if index not in skipped}
+        self.add(plan, buckets, skipped)
+
+    def add(self, plan: Plan, buckets: Sequence[Bucket], skipped: Sequence[int]) -> None:
+        """These were drawn from, but for those that only report and had no room."""
+        first = len(self.parts)
+        self.parts += plan.parts
+        self._buckets += buckets
+        self._requests += tuple(first + index for index in plan.requests if index not in skipped)
+        self._places += tuple(first + index for index in plan.places if index not in skipped)
+        self._held |= {first + index: 0 for index in plan.tokens if index not in skipped}
 
     async def __aenter__(self) -> Self:
         return self
@@ -302,6 +321,10 @@ class Admission:
     ) -> None:
         await self.release()
 
+    async def join(self, model: str, now: float) -> None:
+        """Another model is to answer: its limits count too. Raises RateLimited, and then nothing of them is charged."""
+        await self._limits.admit_also(self, model, now)
+
     async def charge(self, tokens: int, now: float) -> None:
         """Charges what the request can need at most, altogether: at the next target, the difference to what was
         charged for the one before. Raises RateLimited, without the headers that `headers` gives, and then nothing of
@@ -309,19 +332,20 @@ class Admission:
         if not self._held:
             return
         indexes = list(self._held)
-        parts = [self._parts[index] for index in indexes]
+        parts = [self.parts[index] for index in indexes]
         for part in parts:
             if part.draw.enforced and tokens > part.draw.rule.amount:
                 await self._take_back(now)
                 raise too_large(part, tokens)
-        draws = [self._parts[index].drawing(tokens - held) for index, held in self._held.items()]
+        draws = [self.parts[index].drawing(tokens - held) for index, held in self._held.items()]
         found = await self._limits.counters.take(draws, now)
         if isinstance(found, Refused):
             await self._take_back(now)
             bucket, cost = found.buckets[found.draw], draws[found.draw].cost
             raise refusal(parts[found.draw], bucket, cost, found.wait)
         if found.skipped:
-            self._limits.report([parts[skipped] for skipped in found.skipped], self._key_id, now)
+            key_id = "" if self.who is None else self.who.key_id
+            self._limits.report([parts[skipped] for skipped in found.skipped], key_id, now)
         for position, (index, bucket) in enumerate(zip(indexes, found.buckets, strict=True)):
             self._buckets[index] = bucket
             if position in found.skipped:
@@ -343,7 +367,7 @@ class Admission:
 
     def headers(self, now: float) -> dict[str, str]:
         """The limits that are nearest to their ends, as contract.md §11 spells them; none where nothing limits."""
-        return headers_of(self._parts, self._buckets, now)
+        return headers_of(self.parts, self._buckets, now)
 
     async def _take_back(self, now: float) -> None:
         """The request counts as never asked."""
@@ -354,7 +378,7 @@ class Admission:
     async def _move(self, costs: dict[int, int], now: float) -> None:
         moved = [index for index, cost in costs.items() if cost != 0]
         if moved:
-            draws = [self._parts[index].drawing(costs[index]) for index in moved]
+            draws = [self.parts[index].drawing(costs[index]) for index in moved]
             buckets = await self._limits.counters.correct(draws, now)
             for index, bucket in zip(moved, buckets, strict=True):
                 self._buckets[index] = bucket

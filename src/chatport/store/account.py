@@ -47,8 +47,8 @@ class Claim(Struct, frozen=True):
 
     def room(self, available: int, wanted: int) -> int:
         """The most tokens of output up to `wanted` that so much pays for; negative where the prompt is too much."""
-        if self.amount(wanted) <= available:
-            return wanted
+        if self.amount(wanted) <= max(available, 0):
+            return wanted  # what costs nothing is paid for, however little there is
         if self.each == 0 or self.amount(0) > available:
             return -1
         return (available * self.scale - self.base) // self.each

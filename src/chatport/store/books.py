@@ -63,8 +63,8 @@ class _Books:
     def __init__(self, connection: Connection, writes: Sequence[Write]) -> None:
         self._connection = connection
         self._writes = writes
-        self._balances = _load(connection, _places(writes))
         self._ended = _remove_holds(connection, [w.posting.id for w in writes if isinstance(w, Settlement)])
+        self._balances = _load(connection, _places(writes, self._ended.values()))
         self._placed: list[dict[str, Any]] = []
         self._posted: list[dict[str, Any]] = []
 
@@ -143,11 +143,11 @@ class _Books:
             work(self._connection)
         posting = settlement.posting
         if posting.kind == "request":
-            account = self._ended.pop(posting.id, None)
-            if account is None:
+            held = self._ended.pop(posting.id, None)
+            if held is None:
                 return False
             # What is held is what the database says: an extension may have been written whose answer was lost.
-            self._move(_held(account), held=-1)
+            self._move(held, held=-1)
         if settlement.taken:
             self._post_to_budgets(settlement)
         else:
@@ -164,29 +164,23 @@ class _Books:
         ]
         run_many(self._connection, INSERT_ENTRY, entries)
 
-    def _balance(self, place: Place) -> Balance:
-        """A balance; one that nobody named at the transaction's start is loaded now."""
-        if place not in self._balances:
-            self._balances |= _load(self._connection, [place])
-        return self._balances[place]
-
     def _move(self, amounts: Iterable[Held], *, posted: int = 0, held: int = 0, granted: int = 0) -> None:
         for each in amounts:
-            balance = self._balance(each.place)
+            balance = self._balances[each.place]
             balance.posted += posted * each.amount
             balance.held += held * each.amount
             balance.granted += granted * each.amount
             balance.changed = True
 
 
-def _remove_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, bytes]:
+def _remove_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, tuple[Held, ...]]:
     """Takes the holds of requests that are over, and says what was held for whom. Those that others were faster to take
     are not among them."""
     if connection.dialect.name == "sqlite":
         found = [row for id_ in request_ids for row in rows_of(connection, REMOVE_HOLD, {"id": id_})]
     else:
         found = [*rows_of(connection, REMOVE_HOLDS, {"ids": request_ids})] if request_ids else []
-    return {str(request_id): account for request_id, account in found}
+    return {str(request_id): _held(account) for request_id, account in found}
 
 
 def _held(account: bytes) -> tuple[Held, ...]:
@@ -194,9 +188,10 @@ def _held(account: bytes) -> tuple[Held, ...]:
     return json.decode(account, type=HoldAccount).held if b'"held":' in account else ()
 
 
-def _places(writes: Sequence[Write]) -> list[Place]:
-    """Every balance that the writes concern, in the one order in which all transactions lock them."""
-    places: set[Place] = set()
+def _places(writes: Sequence[Write], ended: Iterable[tuple[Held, ...]]) -> list[Place]:
+    """Every balance that the writes, and the holds that they end, concern: in the one order in which all transactions
+    lock them."""
+    places = {held.place for account in ended for held in account}
     for write in writes:
         match write:
             case Hold():

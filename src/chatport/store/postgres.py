@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import asyncpg
 from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatport.store.database import Done, T, Work, driver_errors
@@ -24,6 +25,15 @@ CONNECTIONS = 10
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for a new connection, and for a free one of the pool."""
 
+READERS = 7
+"""Of them, those that may read at the same time: long questions must not keep requests from the account."""
+
+TRIES = 3
+"""Of a transaction that the server undid in favour of another one."""
+
+WORTH_ANOTHER_TRY = frozenset({"40001", "40P01"})
+"""Serialization failure, deadlock."""
+
 ANSWER_TIMEOUT = 15.0
 """Seconds a statement may take; a network that swallows packets says nothing for minutes."""
 
@@ -34,6 +44,7 @@ class PostgresDatabase:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        self._readers = asyncio.Semaphore(READERS)
         self._writes: set[asyncio.Task[Any]] = set()
         self._closed = False
 
@@ -65,7 +76,7 @@ class PostgresDatabase:
     async def read(self, work: Work[T]) -> T:
         self._refuse_when_closed()
         with _server_errors():
-            async with self._reading.connect() as connection:
+            async with self._readers, self._reading.connect() as connection:
                 return await connection.run_sync(work)
 
     async def close(self) -> None:
@@ -75,8 +86,17 @@ class PostgresDatabase:
 
     async def _commit(self, work: Work[T]) -> T:
         with _server_errors():
-            async with self._engine.begin() as connection:
-                return await connection.run_sync(work)
+            for _ in range(TRIES - 1):
+                try:
+                    return await self._once(work)
+                except DBAPIError as exc:
+                    if getattr(exc.orig, "sqlstate", None) not in WORTH_ANOTHER_TRY:
+                        raise
+            return await self._once(work)
+
+    async def _once(self, work: Work[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
 
     def _refuse_when_closed(self) -> None:
         if self._closed:
