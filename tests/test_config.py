@@ -80,6 +80,7 @@ def test_a_whole_file(file: Path) -> None:
         [server]
         port = 0
         cors_origins = ["https://app.example"]
+        trusted_proxies = ["127.0.0.1", "10.0.0.0/8", "::1", "unix"]
         drain_seconds = 5
         [store]
         url = "postgresql://me@db/chatport"
@@ -103,7 +104,12 @@ def test_a_whole_file(file: Path) -> None:
         """
     )
     config = load(file, {})
-    assert config.server == ServerConfig(port=0, cors_origins=("https://app.example",), drain_seconds=5)
+    assert config.server == ServerConfig(
+        port=0,
+        cors_origins=("https://app.example",),
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8", "::1", "unix"),
+        drain_seconds=5,
+    )
     assert config.store == StoreConfig(url="postgresql://me@db/chatport", durability="power")
     assert config.on_demand == OnDemandConfig(enabled=False, max_memory_bytes=8_000_000_000)
     assert config.models == (
@@ -225,6 +231,19 @@ FAULTS: list[tuple[str, int | None, str, str]] = [
     ('[server]\nhost = ""', 2, "server.host", '"" is not allowed; allowed: text that is not empty.'),
     ('[server]\nlog_level = "loud"', 2, "server.log_level", 'allowed: "debug" or "error" or "info" or "warning".'),
     ('[server]\ncors_origins = "*"', 2, "server.cors_origins", '"*" is not allowed; allowed: a list of strings.'),
+    (
+        '[server]\ntrusted_proxies = ["::1", "unix",\n"10.0.0.1/8"]',
+        2,
+        "server.trusted_proxies[2]",
+        '"10.0.0.1/8" is not allowed; allowed: an address such as "127.0.0.1" or "::1", a network such as ',
+    ),
+    ('[server]\ntrusted_proxies = ["${A}"]', 2, "server.trusted_proxies[0]", '"${A}" is not allowed; allowed: an addr'),
+    (
+        '[server]\ntrusted_proxies = "*"',
+        2,
+        "server.trusted_proxies",
+        "allowed: a list of strings, each an address such",
+    ),
     ("[server]\nprot = 1", 2, "server.prot", 'there is no such key; did you mean "port"?'),
     ("[server]\n[server.deep]\nx = 1", 2, "server.deep", "there is no such key"),
     ("server = 1", 1, "server", "1 is not allowed here; write a table, [server]."),

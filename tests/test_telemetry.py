@@ -33,7 +33,10 @@ def access(**fields: Any) -> Access:
 def test_a_plain_line_for_each_request(stream: io.StringIO) -> None:
     configure_logging("info", stream=stream)
     log_access(access(key_id="key_1", model="echo"))
-    assert stream.getvalue().split(" ", 1)[1] == "INFO POST /v1/x 200 1.3ms req_1 key_1 echo\n"
+    log_access(access(client="203.0.113.7"))
+    first, second = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert first == "INFO POST /v1/x 200 1.3ms req_1 - key_1 echo"
+    assert second == "INFO POST /v1/x 200 1.3ms req_1 203.0.113.7 - -"
 
 
 def test_a_plain_line_names_the_upstream(stream: io.StringIO) -> None:
@@ -49,7 +52,7 @@ def test_a_json_line_for_each_request(stream: io.StringIO) -> None:
     assert line.pop("time").endswith("Z")
     assert line == {
         "level": "info", "logger": "chatport.access", "method": "POST", "path": "/v1/x", "status": 200, "ms": 1.3,
-        "request_id": "req_1", "key_id": None, "model": None, "target": None, "attempts": 0,
+        "request_id": "req_1", "client": None, "key_id": None, "model": None, "target": None, "attempts": 0,
     }  # fmt: skip
 
 
@@ -61,7 +64,7 @@ def test_clients_forge_no_lines(stream: io.StringIO, chosen: str, json_lines: bo
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     if not json_lines:
-        assert len(stream.getvalue().split(" ")) == 9
+        assert len(stream.getvalue().split(" ")) == 10
 
 
 @pytest.mark.parametrize("json_lines", [False, True])

@@ -17,6 +17,7 @@ def web_settings(config: Config) -> WebSettings:
         max_body_bytes=server.max_body_bytes,
         decode_limits=DecodeLimits(max_depth=server.max_json_depth, max_messages=server.max_messages),
         cors_origins=server.cors_origins,
+        trusted_proxies=server.trusted_proxies,
         keep_unknown=server.strict == "report" or any(takes_unknown(model) for model in config.models),
     )
 

@@ -40,6 +40,8 @@ class Access(Struct, frozen=True, kw_only=True):
     status: int
     ms: float
     request_id: str
+    client: str | None = None
+    """Its address, or `unix`."""
     key_id: str | None = None
     model: str | None = None
     target: str | None = None
@@ -51,7 +53,7 @@ class Access(Struct, frozen=True, kw_only=True):
         model = "-" if self.model is None else _quoted(self.model)
         return (
             f"{self.method} {_quoted(self.path)} {self.status} {self.ms:.1f}ms {self.request_id} "
-            f"{self.key_id or '-'} {model}{self._upstream}"
+            f"{self.client or '-'} {self.key_id or '-'} {model}{self._upstream}"
         )
 
     @property

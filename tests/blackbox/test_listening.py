@@ -1,7 +1,8 @@
-"""Where the server listens: HTTPS, and a Unix socket."""
+"""Where the server listens, HTTPS and a Unix socket, and whom it takes a request to come from."""
 
 from __future__ import annotations
 
+import json
 import signal
 import ssl
 import subprocess
@@ -39,6 +40,11 @@ class Program:
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.05)
 
+    def clients(self) -> list[str | None]:
+        """Whom its log, in JSON, names as the client of each request."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line["client"] for line in lines if line["logger"] == "chatport.access"]
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(STOP_SECONDS) == 0, self.log.read_text()
@@ -75,6 +81,29 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert "another program listens there" in second.log.read_text()
     program.stop()
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client"), [([], "127.0.0.1"), (["10.0.0.0/8", "unix"], "127.0.0.1"), (["127.0.0.1"], "203.0.113.7")]
+)
+def test_the_log_names_the_client_that_a_trusted_proxy_tells(tmp_path: Path, trusted: list[str], client: str) -> None:
+    port = free_port()
+    program = Program(tmp_path, f'port = {port}\nlog_format = "json"\ntrusted_proxies = {json.dumps(trusted)}')
+    with httpx2.Client(headers={"x-forwarded-for": "198.51.100.1, 203.0.113.7"}, trust_env=False) as through:
+        assert program.ask(through, f"http://127.0.0.1:{port}").status_code == 200
+    program.stop()
+    assert program.clients() == [client]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("trusted", "client"), [(["127.0.0.1"], "unix"), (["unix"], "2a00::7")])
+def test_a_proxy_on_a_unix_socket_may_be_trusted(tmp_path: Path, trusted: list[str], client: str) -> None:
+    program = Program(tmp_path, f'uds = "s"\nlog_format = "json"\ntrusted_proxies = {json.dumps(trusted)}')
+    transport = httpx2.HTTPTransport(uds=str(tmp_path / "s"))
+    with httpx2.Client(transport=transport, headers={"forwarded": 'for="[2a00::7]:1"'}) as through:
+        assert program.ask(through, "http://localhost").status_code == 200
+    program.stop()
+    assert program.clients() == [client]
 
 
 @pytest.mark.parametrize(

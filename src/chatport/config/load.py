@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +32,7 @@ from chatport.config.schema import (
     StoreConfig,
 )
 from chatport.config.source import KeyPath, Source, Substituted, read, spelled
-from chatport.config.terms import Settings
+from chatport.config.terms import PROXY_WORDS, Settings
 from chatport.config.upstreams import RoutedModel, UpstreamTarget
 from chatport.providers import PROVIDERS, Quirk
 
@@ -148,6 +149,7 @@ class _Reader:
 
     def checked_server(self, server: ServerConfig) -> ServerConfig:
         """The server's settings with its files' paths made absolute; a certificate that can't be used is blamed."""
+        self._refuse_odd_proxies(server.trusted_proxies)
         folder = Path() if self._source.file is None else self._source.file.parent
         paths = {name: getattr(server, name) for name in ("uds", "tls_cert", "tls_key")}
         server = msgspec.structs.replace(
@@ -317,6 +319,13 @@ class _Reader:
             return False
         return True
 
+    def _refuse_odd_proxies(self, entries: tuple[str, ...]) -> None:
+        for index, entry in enumerate(entries):
+            if entry != "unix" and not _is_network(entry):
+                given = _shown(self._source.values["server"]["trusted_proxies"][index])
+                path: KeyPath = ("server", "trusted_proxies", index)
+                self._blame(path, f"{given} is not allowed; allowed: {PROXY_WORDS}.")
+
     def _refuse_double_names(self, models: list[tuple[int, ModelConfig]]) -> None:
         taken: dict[str, KeyPath] = {}
         for index, model in models:
@@ -370,6 +379,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Substituted) else value
+
+
+def _is_network(entry: str) -> bool:
+    """Whether it is an address or a network; one whose address has more bits than its mask is neither."""
+    try:
+        ipaddress.ip_network(entry)
+    except ValueError:
+        return False
+    return True
 
 
 def _refused(kind: type[Settings], key: str, value: Any) -> str:

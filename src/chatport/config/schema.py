@@ -23,6 +23,7 @@ from chatport.config.terms import (
     Settings,
     StoreUrl,
     Switch,
+    TrustedProxy,
     Word,
     about,
     matching,
@@ -57,6 +58,13 @@ class ServerConfig(Settings, frozen=True):
             "through to upstreams and lists who sends what, for those who migrate."
         ),
     ] = "enforce"
+    trusted_proxies: Annotated[
+        tuple[TrustedProxy, ...],
+        about(
+            "Proxies in front, whose `X-Forwarded-For` (or `Forwarded`) is believed: the log then names the client. "
+            '"unix" is whoever connects to `uds`.'
+        ),
+    ] = ()
     cors_origins: Annotated[
         tuple[Word, ...],
         about("Origins of the web pages that may call this server, such as `https://app.example`; `*` is any."),

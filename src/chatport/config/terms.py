@@ -23,6 +23,8 @@ Seconds = Annotated[float, Meta(ge=0, le=86_400)]
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86_400)]
 Switch = Annotated[bool, Meta(extra={"allowed": "true or false"})]
 Word = Annotated[str, Meta(min_length=1)]
+PROXY_WORDS = 'an address such as "127.0.0.1" or "::1", a network such as "10.0.0.0/8", or "unix"'
+TrustedProxy = Annotated[str, Meta(extra={"allowed": PROXY_WORDS})]
 Name = Annotated[str, matching(r"^[^\s\x00-\x1f\x7f]{1,128}\Z", "1 to 128 characters without white space")]
 ModelPath = Annotated[str, matching(r".", "a name that `chatport models list` shows, or a .gguf file")]
 StoreUrl = Annotated[

@@ -18,6 +18,7 @@ from chatport.telemetry import REQUEST_ID
 from chatport.web import account, admin, chat, health, models, openapi, stored
 from chatport.web.cors import answer_preflight, cors_headers, is_preflight
 from chatport.web.exchange import CLIENT_LEFT, Exchange
+from chatport.web.forwarded import TrustedProxies
 from chatport.web.routing import Routes
 from chatport.web.site import Route, Services, Site, WebSettings
 from chatport.web.turn import stopping
@@ -60,10 +61,16 @@ class App:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._routes = Routes(ROUTES)
+        trusted = site.settings.trusted_proxies
+        self._proxies = TrustedProxies(trusted) if trusted else None
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         exchange = Exchange(cast("HTTPScope", scope), receive, send)
         REQUEST_ID.set(exchange.id)  # no need to reset: the task is this request's own
+        if self._proxies is not None:
+            exchange.client = self._proxies.client(
+                exchange.client, exchange.header(b"x-forwarded-for"), exchange.header(b"forwarded")
+            )
         exchange.extra += cors_headers(exchange, self._site.settings.cors_origins)
         cancelled: int | None = None
         try:

@@ -13,6 +13,7 @@ from chatport.delivery import EVENT_STREAM
 from chatport.envelopes import API_VERSION
 from chatport.policy.keys import Caller
 from chatport.telemetry import SHOWN, Access, log_access, new_request_id
+from chatport.web.forwarded import peer_name
 from chatport.web.turn import CUT_SHORT
 from chatport.wire import sse
 from chatport.wire.errors import ApiError, BodyTooLarge, InvalidRequest, quote
@@ -49,6 +50,8 @@ class Exchange:
     def __init__(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         self.received = time.perf_counter()
         self.id = new_request_id()
+        self.client = peer_name(scope["client"], scope["server"])
+        """Who asks, for the log: an address, or `unix`. The app knows better behind a proxy."""
         self.method = scope["method"]
         self.raw_path = scope["raw_path"]
         self.query = scope["query_string"]
@@ -174,6 +177,7 @@ class Exchange:
                 status=cancelled or self.status,
                 ms=self.milliseconds,
                 request_id=self.id,
+                client=self.client,
                 key_id=self.key_id,
                 model=self.model and self.model[:SHOWN],
                 target=self.trail.target,

@@ -34,6 +34,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from chatport.telemetry import Access, log_access, new_request_id
+from chatport.web.forwarded import peer_name
 from chatport.web.limits import HTTPConfig
 from chatport.web.turn import Headers, Turn, response_head, stopping
 from chatport.wire.errors import ApiError, BodyTooLarge, InternalError, InvalidRequest, Unavailable, quote
@@ -335,7 +336,8 @@ class Connection(HttpToolsProtocol):
             *((name.encode(), value.encode()) for name, value in error.headers.items()),
         ]
         self.transport.write(response_head(error.status, headers) + body)
-        log_access(Access(method="-", path="-", status=error.status, ms=0.0, request_id=request_id))
+        client = peer_name(self.client, self.server)
+        log_access(Access(method="-", path="-", status=error.status, ms=0.0, request_id=request_id, client=client))
         self._deaf = True
         self._end()
 

@@ -54,6 +54,8 @@ class WebSettings(Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 32 * 1024 * 1024
     decode_limits: DecodeLimits = DEFAULT_LIMITS
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses, networks, `unix`: who is believed whom a request comes from."""
     keep_unknown: bool = False
     """Whether some target takes fields that the contract does not know."""
 
