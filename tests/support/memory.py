@@ -15,6 +15,7 @@ from sqlalchemy import StaticPool, create_engine, event
 from chatport.store import Store
 from chatport.store.database import Done, Work, driver_errors
 from chatport.store.migrate import create
+from chatport.store.presence import Nowhere, Presence
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ T = TypeVar("T")
 class MemoryDatabase:
     """A database that answers at once. `before` and `after` are called around each write; what they raise is raised:
     before it, nothing is written; after it, all of it is."""
+
+    presence: Presence = Nowhere()
 
     def __init__(self) -> None:
         self.before: Callable[[], None] = lambda: None

@@ -20,10 +20,10 @@ async def begin(store: Store, request_id: str | None = None, *, budget: str | No
     """A request under way, of `key_1` and the model `m`; holds 100 of a budget's nano-dollars."""
     request_id = request_id or f"req_{next(_numbers)}"
     fields: dict[str, Any] = {"key_id": "key_1", "model": "m", "target": "t", "held_nano": 100, **account}
-    created_ms = fields.pop("created_ms", HOUR_MS)
+    created_ms, worker_id = fields.pop("created_ms", HOUR_MS), fields.pop("worker_id", "worker_1")
     row = HoldRow(
         request_id=request_id,
-        worker_id="worker_1",
+        worker_id=worker_id,
         created_ms=created_ms,
         account=HoldAccount(**fields),
         prompt_tokens=10,

@@ -229,8 +229,10 @@ class Ledger:
     # --- As long as the process lives --------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """The worker says that it lives, before its first request. Raises StoreUnavailable."""
-        await self.journal.beat(self.worker_id, self.now_ms)
+        """The worker says that it lives, before its first request, and settles what those have left that are known to
+        have died. Raises StoreUnavailable."""
+        await self.journal.enter(self.worker_id, self.now_ms)
+        await self.bury()
 
     async def run(self) -> None:
         """Heartbeats, recovery, postings tried again: for as long as the server runs.
@@ -250,6 +252,8 @@ class Ledger:
                     due = now + lease / BEATS
                     await self.journal.beat(self.worker_id, self.now_ms)
                 await self.retry()
+                if beats:
+                    await self.bury()
                 if beats and now - reached_since >= lease:
                     await self.recover()
                 failing = False
@@ -286,12 +290,24 @@ class Ledger:
         """Settles what workers hold that have not been seen for a lease, at its last checkpoint; returns how much."""
         before = self.now_ms - int(self.settings.lease_seconds * 1000)
         orphans = await self.journal.orphans(before)
-        for row in orphans:
-            await self.journal.settle(crashed(row, self.now_ms))
-        if orphans:
-            log.warning("%s requests of workers that died were settled at their last checkpoint", len(orphans))
+        await self._settle_for(orphans)
         await self.journal.forget_workers(before)
         return len(orphans)
+
+    async def bury(self) -> int:
+        """Settles what workers hold that are known to have died, wherever that can be known; returns how much."""
+        count = 0
+        for worker_id in self.journal.dead():
+            orphans = await self.journal.held_by(worker_id)
+            await self._settle_for(orphans)
+            await self.journal.leave(worker_id)
+            count += len(orphans)
+        return count
+
+    async def _settle_for(self, orphans: list[HoldRow]) -> None:
+        await asyncio.gather(*(self.journal.settle(crashed(row, self.now_ms)) for row in orphans))
+        if orphans:
+            log.warning("%s requests of workers that died were settled at their last checkpoint", len(orphans))
 
 
 class _Ticket:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from chatport.store.errors import StoreUnavailable
+from chatport.store.presence import Presence
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ class Done(Generic[T]):
 
 class Database(Protocol):
     """One durable home of rows. Every method raises StoreUnavailable where the database does not answer."""
+
+    presence: Presence
+    """Of the processes that share it."""
 
     async def write(self, work: Work[T]) -> T:
         """Runs the work in a transaction and returns when it is durable. Once begun it is carried through: cancelling

@@ -120,14 +120,29 @@ class Journal:
 
     # --- Workers and what they leave ---------------------------------------------------------------------------------
 
+    async def enter(self, worker_id: str, now_ms: int) -> None:
+        """A worker begins."""
+        self._database.presence.enter(worker_id)
+        await self.beat(worker_id, now_ms)
+
     async def beat(self, worker_id: str, now_ms: int) -> None:
         """A worker says that it lives."""
         row = {"id": worker_id, "now": now_ms}
         await self._database.write(lambda connection: run_many(connection, BEAT, [row]))
 
     async def leave(self, worker_id: str) -> None:
-        """A worker ends, and has nothing left."""
+        """A worker ends, or has died, and has nothing left."""
         await self._database.write(lambda connection: run_many(connection, LEAVE, [{"id": worker_id}]))
+        self._database.presence.leave(worker_id)
+
+    def dead(self) -> list[str]:
+        """Workers that are known to have died, where that can be known at once."""
+        return self._database.presence.dead()
+
+    async def held_by(self, worker_id: str) -> list[HoldRow]:
+        """Holds of one worker."""
+        row = {"id": worker_id}
+        return await self._database.read(lambda connection: [_hold(found) for found in rows_of(connection, HELD, row)])
 
     async def held(self, request_id: str) -> HoldRow | None:
         """The hold of one request, if there is one."""
@@ -194,6 +209,10 @@ LEAVE: Final = (
 ONE_HOLD: Final = (
     "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "
     "WHERE request_id = :id"
+)
+HELD: Final = (
+    "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "
+    "WHERE worker_id = :id"
 )
 ORPHANS: Final = (
     "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "

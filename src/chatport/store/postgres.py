@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatport.store.database import Done, T, Work, driver_errors
 from chatport.store.errors import StoreUnavailable
+from chatport.store.presence import Nowhere, Presence
 
 CONNECTIONS = 10
 """Open at most, for each process; PostgreSQL's own default allows 100 in all."""
@@ -40,6 +41,8 @@ ANSWER_TIMEOUT = 15.0
 
 class PostgresDatabase:
     """One database on a server."""
+
+    presence: Presence = Nowhere()
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine

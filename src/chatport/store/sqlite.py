@@ -33,6 +33,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
 from chatport.store.database import Done, T, Work, driver_errors
 from chatport.store.errors import StoreUnavailable
+from chatport.store.presence import beside
 
 Durability = Literal["process", "power"]
 """What a returned write survives: the end of the process (`kill -9`), or a loss of power too."""
@@ -69,6 +70,7 @@ class SqliteDatabase:
     """One file."""
 
     def __init__(self, path: Path, writing: Lane, reading: Lane, quick: Quick | None) -> None:
+        self.presence = beside(path)
         self._path = path
         self._writing = writing
         self._reading = reading

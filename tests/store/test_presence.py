@@ -1,0 +1,83 @@
+"""Who lives is seen by what it keeps locked; who has died, at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from chatport.store import open_store
+from chatport.store.presence import LockedFiles, Nowhere
+from support.accounts import ledger_over, rows
+from support.postings import begin
+
+DIES = """
+import sys, time
+from pathlib import Path
+from chatport.store.presence import LockedFiles
+LockedFiles(Path(sys.argv[1])).enter("other")
+print("in", flush=True)
+time.sleep(60)
+"""
+
+
+async def test_who_was_killed_is_dead_at_once_and_nobody_else(tmp_path: Path) -> None:
+    here = LockedFiles(tmp_path / "w")
+    here.enter("one")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", DIES, str(tmp_path / "w"), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"in\n"
+    assert here.dead() == []
+    process.kill()
+    await process.wait()
+    assert here.dead() == ["other"]
+    assert LockedFiles(tmp_path / "w").dead() == ["other"]  # whoever asks
+    here.leave("other")
+    assert here.dead() == []
+    here.leave("one")
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_folder_that_can_t_be_written_leaves_it_to_time(tmp_path: Path) -> None:
+    (tmp_path / "w").write_text("a file")
+    there = LockedFiles(tmp_path / "w")
+    there.enter("one")
+    there.leave("one")
+    assert there.dead() == []
+
+
+def test_a_stranger_in_the_folder_is_no_worker_of_ours(tmp_path: Path) -> None:
+    there = LockedFiles(tmp_path / "w")
+    there.enter("one")
+    (tmp_path / "w" / ".hidden").write_text("")
+    (tmp_path / "w" / "folder").mkdir()
+    assert there.dead() == []
+
+
+async def test_a_start_settles_what_the_dead_have_left(tmp_path: Path) -> None:
+    """No lease has to pass; of those who live nothing is touched."""
+    url = f"sqlite:///{tmp_path}/t.db"
+    async with open_store(url) as store, open_store(url) as other, open_store(url) as third:
+        dies, lives = ledger_over(store), ledger_over(other)
+        await dies.start()
+        await lives.start()
+        await begin(store, "req_gone", worker_id=dies.worker_id)
+        await begin(other, "req_there", worker_id=lives.worker_id)
+        presence = store._database.presence
+        assert isinstance(presence, LockedFiles)
+        os.close(presence._locked.pop(dies.worker_id))  # what the system does when a process ends
+        heir = ledger_over(third)
+        await heir.start()
+        [posting] = await rows(third, "postings")
+        assert (posting.id, posting.ending) == ("req_gone", "crash")
+        assert [row.request_id for row in await rows(third, "holds")] == ["req_there"]
+
+
+def test_where_nothing_can_be_locked_nobody_is_dead() -> None:
+    there = Nowhere()
+    there.enter("one")
+    there.leave("one")
+    assert there.dead() == []
