@@ -247,6 +247,50 @@ async def test_a_family_passes_a_whole_list_on(tmp_path: Path) -> None:
             assert (await client.http.get("/v1/models/far/a")).json()["id"] == "far/a"
 
 
+CACHED: dict[str, Any] = {
+    "prompt_tokens": 1000,
+    "completion_tokens": 2,
+    "total_tokens": 1002,
+    "prompt_tokens_details": {
+        "cached_tokens": 100,
+        "audio_tokens": 0,
+        "text_tokens": 800,
+        "image_tokens": 200,
+        "cache_write_tokens": 300,
+    },
+}
+BY_KIND = "price = { prompt = 1, cached = 0.1, cache_write = 1.25, image = 3, completion = 2 }"
+
+
+async def test_a_cache_written_and_images_are_told_and_posted_at_their_own_rates(tmp_path: Path) -> None:
+    async def counting(wire: Any, asked: Any) -> None:
+        stream = (STREAM_HEAD, piece("Hello"), piece(None, "stop", usage=CACHED), event(b"[DONE]"), CHUNKED_END)
+        body = json.dumps(json.loads(REPLY) | {"usage": CACHED}).encode()
+        await wire.send(*(stream if asked.json.get("stream") else [whole(body)]))
+
+    async with upstream(counting) as server:
+        priced = model("eyes", target(server), settings=f"attempts = 1\n{BY_KIND}")
+        async with served(tmp_path, priced) as client:
+            reply = await client.create("eyes", stream=False, store=True)
+            streamed = await client.create("eyes", stream=True, stream_options={"include_usage": True})
+            frames = [json.loads(line[6:]) for line in streamed.text.split("\n\n") if line.startswith("data: {")]
+            stored = await client.http.get(f"/v1/chat/completions/{reply.json()['id']}")
+            for usage in (reply.json()["usage"], frames[-1]["usage"], stored.json()["usage"]):
+                assert usage["prompt_tokens_details"] == CACHED["prompt_tokens_details"]
+            admin = {"authorization": f"Bearer {client.server.admin_key}"}
+            for asked in (reply, streamed):
+                path = f"/admin/requests/{asked.headers['x-request-id']}"
+                story = (await client.http.get(path, headers=admin)).json()
+                assert {line["kind"]: (line["tokens"], line["pico_each"]) for line in story["lines"]} == {
+                    "prompt": (400, 1_000_000),
+                    "cached": (100, 100_000),
+                    "cache_write": (300, 1_250_000),
+                    "image": (200, 3_000_000),
+                    "completion": (2, 2_000_000),
+                }
+                assert story["cost_nano"] == story["charge_nano"] == 1_389_000
+
+
 async def test_unknown_fields_reach_who_wants_them(tmp_path: Path) -> None:
     async with upstream(good) as server:
         config = (

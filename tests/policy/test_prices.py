@@ -176,11 +176,20 @@ def test_tokens_of_a_reply() -> None:
         prompt_tokens=100,
         completion_tokens=50,
         total_tokens=150,
-        prompt_tokens_details=PromptTokensDetails(cached_tokens=60, audio_tokens=50),
+        prompt_tokens_details=PromptTokensDetails(
+            cached_tokens=20, cache_write_tokens=30, audio_tokens=10, image_tokens=50
+        ),
         completion_tokens_details=CompletionTokensDetails(reasoning_tokens=20, audio_tokens=5),
     )
     assert Tokens.of(usage) == Tokens(
-        prompt=100, cached=60, audio_prompt=40, completion=50, reasoning=20, audio_completion=5
+        prompt=100,
+        cached=20,
+        cache_write=30,
+        audio_prompt=10,
+        image=40,
+        completion=50,
+        reasoning=20,
+        audio_completion=5,
     )
 
 

@@ -103,6 +103,7 @@ ALWAYS_SENT = {
     "ChunkChoice": "index delta logprobs finish_reason",
     "ChatChunk": "id object created model choices system_fingerprint",
     "Usage": "prompt_tokens completion_tokens total_tokens prompt_tokens_details completion_tokens_details",
+    "PromptTokensDetails": "cached_tokens audio_tokens",
     "CompletionTokensDetails": "reasoning_tokens audio_tokens accepted_prediction_tokens rejected_prediction_tokens",
     "StoredMessage": "id role content refusal content_parts",
     "CompletionDeleted": "object id deleted",

@@ -110,7 +110,9 @@ class Tokens(Struct, frozen=True, kw_only=True):
         return cls(
             prompt=usage.prompt_tokens,
             cached=prompt.cached_tokens,
+            cache_write=prompt.cache_write_tokens or 0,
             audio_prompt=prompt.audio_tokens,
+            image=prompt.image_tokens or 0,
             completion=usage.completion_tokens,
             reasoning=completion.reasoning_tokens,
             audio_completion=completion.audio_tokens,

@@ -424,8 +424,13 @@ class Logprobs(Struct, frozen=True):
 
 
 class PromptTokensDetails(Struct, frozen=True, omit_defaults=False):
+    """Newer counts are there only where the model's server says them."""
+
     cached_tokens: int = 0
     audio_tokens: int = 0
+    text_tokens: int | UnsetType = UNSET
+    image_tokens: int | UnsetType = UNSET
+    cache_write_tokens: int | UnsetType = UNSET
 
 
 class CompletionTokensDetails(Struct, frozen=True):
@@ -433,6 +438,7 @@ class CompletionTokensDetails(Struct, frozen=True):
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
     rejected_prediction_tokens: int = 0
+    text_tokens: int | UnsetType = UNSET
 
 
 class Usage(Struct, frozen=True):

@@ -10,12 +10,21 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chatport.backends.openai.counting import bound_of
 from chatport.backends.openai.reading import ReadLimits, StreamReader, read
 from chatport.backends.openai.refusals import Asked
-from chatport.backends.openai.reply import SaidUsage, completion_of, usage_of
-from chatport.policy.prices import Tokens
+from chatport.backends.openai.reply import (
+    MOST_TOKENS,
+    SaidCompletionDetails,
+    SaidPromptDetails,
+    SaidUsage,
+    completion_of,
+    usage_of,
+)
+from chatport.policy.prices import Rates, TokenRates, Tokens, cost_pico, most
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import Estimate
 from support.backend_suite import ask
@@ -266,6 +275,54 @@ GOLDEN = {
         ),
         Tokens(prompt=100, audio_prompt=80, completion=60, audio_completion=50),
     ),
+    "openai, a cache written and images": (
+        (
+            '{"prompt_tokens":2006,"completion_tokens":300,"total_tokens":2306,'
+            '"prompt_tokens_details":{"cached_tokens":0,"audio_tokens":0,"text_tokens":806,"image_tokens":1200,'
+            '"cache_write_tokens":768},"completion_tokens_details":{"reasoning_tokens":0,"text_tokens":300}}'
+        ),
+        Tokens(prompt=2006, cache_write=768, image=1200, completion=300),
+    ),
+    "openrouter": (
+        (
+            '{"prompt_tokens":2000,"completion_tokens":100,"total_tokens":2100,"cost":0.0123,'
+            '"prompt_tokens_details":{"cached_tokens":1500,"cache_write_tokens":350,"audio_tokens":0,"video_tokens":0},'
+            '"completion_tokens_details":{"reasoning_tokens":0,"image_tokens":0}}'
+        ),
+        Tokens(prompt=2000, cached=1500, cache_write=350, completion=100),
+    ),
+    "litellm": (
+        (
+            '{"prompt_tokens":98805,"completion_tokens":5120,"total_tokens":103925,"prompt_tokens_details":'
+            '{"audio_tokens":null,"cached_tokens":66360,"text_tokens":null,"image_tokens":null,'
+            '"cache_creation_tokens":32435},"completion_tokens_details":{"reasoning_tokens":1710,"text_tokens":null},'
+            '"cache_creation_input_tokens":32435,"cache_read_input_tokens":66360}'
+        ),
+        Tokens(prompt=98805, cached=66360, cache_write=32435, completion=5120, reasoning=1710),
+    ),
+    "databricks": (
+        (
+            '{"prompt_tokens":5000,"completion_tokens":20,"total_tokens":5020,"cache_read_input_tokens":3000,'
+            '"cache_creation_input_tokens":1500}'
+        ),
+        Tokens(prompt=5000, cached=3000, cache_write=1500, completion=20),
+    ),
+    "dashscope": (
+        (
+            '{"prompt_tokens":1610,"completion_tokens":30,"total_tokens":1640,"prompt_tokens_details":'
+            '{"cached_tokens":0,"cache_type":"ephemeral","cache_creation":{"ephemeral_5m_input_tokens":1605},'
+            '"cache_creation_input_tokens":1605}}'
+        ),
+        Tokens(prompt=1610, cache_write=1605, completion=30),
+    ),
+    "dashscope, an image": (
+        (
+            '{"prompt_tokens":1271,"completion_tokens":40,"total_tokens":1311,'
+            '"prompt_tokens_details":{"image_tokens":1247,"text_tokens":24},'
+            '"completion_tokens_details":{"text_tokens":40}}'
+        ),
+        Tokens(prompt=1271, image=1247, completion=40),
+    ),
     "deepseek": (
         (
             '{"prompt_tokens":16,"completion_tokens":10,"total_tokens":26,"prompt_tokens_details":{"cached_tokens":0},'
@@ -312,6 +369,13 @@ GOLDEN = {
         ),
         Tokens(prompt=9, cached=9, completion=3),
     ),
+    "absurd, together": (
+        (
+            '{"prompt_tokens":9,"completion_tokens":3,"prompt_tokens_details":{"cached_tokens":4,"audio_tokens":-7,'
+            '"cache_write_tokens":4,"image_tokens":4,"text_tokens":99}}'
+        ),
+        Tokens(prompt=9, cached=4, cache_write=4, image=1, completion=3),
+    ),
     "absurd, and it adds up": (
         (
             '{"prompt_tokens":9,"completion_tokens":3,"total_tokens":99999999999999999999,'
@@ -330,3 +394,60 @@ def test_what_is_posted_of_each_provider_s_usage(name: str) -> None:
     assert usage is not None
     assert Tokens.of(usage) == tokens
     assert usage.total_tokens == tokens.prompt + tokens.completion
+
+
+TOLD = {
+    "openai, a cache written and images": (
+        {"text_tokens": 806, "image_tokens": 1200, "cache_write_tokens": 768},
+        {"text_tokens": 300},
+    ),
+    "litellm": ({"cache_write_tokens": 32435}, {}),
+    "databricks": ({"cache_write_tokens": 1500}, {}),
+    "openai": ({}, {}),
+    "vllm": ({}, {}),
+    "xai": ({"text_tokens": 32, "image_tokens": 0}, {}),
+    "absurd, together": ({"text_tokens": 9, "image_tokens": 4, "cache_write_tokens": 4}, {}),
+}
+NEWER = {"text_tokens", "image_tokens", "cache_write_tokens"}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_newer_counts_are_told_where_the_upstream_says_them(name: str) -> None:
+    usage = msgspec.to_builtins(usage_of(msgspec.json.decode(GOLDEN[name][0], type=SaidUsage)))
+    sides = (usage["prompt_tokens_details"], usage["completion_tokens_details"])
+    assert tuple({key: side[key] for key in NEWER & set(side)} for side in sides) == TOLD[name]
+
+
+count = st.none() | st.integers(-100, 1000) | st.integers(-(10**30), 10**30)
+price = st.integers(0, 10**12)
+
+
+def any_of(struct: type[msgspec.Struct], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.builds(struct, **(dict.fromkeys(struct.__struct_fields__, count) | fields))
+
+
+any_usage = any_of(
+    SaidUsage,
+    prompt_tokens_details=st.none() | any_of(SaidPromptDetails),
+    completion_tokens_details=st.none() | any_of(SaidCompletionDetails),
+)
+any_rates = st.builds(Rates, request=price, **dict.fromkeys(TokenRates.__struct_fields__, price))
+
+
+@given(any_usage, any_rates)
+def test_whatever_an_upstream_says_no_part_is_beyond_its_whole_and_no_cost_below_nothing(
+    said: SaidUsage, rates: Rates
+) -> None:
+    usage = usage_of(said)
+    if usage is None:
+        return
+    for whole, details in (
+        (usage.prompt_tokens, usage.prompt_tokens_details),
+        (usage.completion_tokens, usage.completion_tokens_details),
+    ):
+        assert all(0 <= part <= whole <= 2 * MOST_TOKENS for part in msgspec.to_builtins(details).values())
+    tokens = Tokens.of(usage)
+    each_prompt, each_output, request = most(rates)
+    assert (
+        request <= cost_pico(rates, tokens) <= tokens.prompt * each_prompt + tokens.completion * each_output + request
+    )

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, json
+from msgspec import UNSET, Raw, Struct, UnsetType, json
 
 from chatport.backends.openai.counting import estimated
 from chatport.ids import fresh
@@ -108,6 +108,13 @@ class SaidLogprobs(Struct, frozen=True):
 class SaidPromptDetails(Struct, frozen=True):
     cached_tokens: int | None = None
     audio_tokens: int | None = None
+    text_tokens: int | None = None
+    image_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    """LiteLLM's name for it."""
+    cache_creation_input_tokens: int | None = None
+    """DashScope's."""
 
 
 class SaidCompletionDetails(Struct, frozen=True):
@@ -115,6 +122,7 @@ class SaidCompletionDetails(Struct, frozen=True):
     audio_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
     rejected_prediction_tokens: int | None = None
+    text_tokens: int | None = None
 
 
 class SaidUsage(Struct, frozen=True):
@@ -127,6 +135,9 @@ class SaidUsage(Struct, frozen=True):
     """Moonshot's place for it."""
     prompt_cache_hit_tokens: int | None = None
     """DeepSeek's."""
+    cache_read_input_tokens: int | None = None
+    """Of those who speak Anthropic's API too, as the next."""
+    cache_creation_input_tokens: int | None = None
 
 
 class SaidChoice(Struct, frozen=True):
@@ -383,8 +394,8 @@ def usage_of(said: SaidUsage) -> Usage | None:
     if prompt is None or not 0 <= prompt <= MOST_TOKENS or not 0 <= completion <= MOST_TOKENS:
         return None
     details, made = said.prompt_tokens_details, said.completion_tokens_details
-    cached = (details and details.cached_tokens) or said.cached_tokens or said.prompt_cache_hit_tokens
-    if not cached and details is None and made is None:
+    cached, written = _cached(said), _written(said)
+    if not cached and written is None and details is None and made is None:
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
     details, made = details or SaidPromptDetails(), made or SaidCompletionDetails()
     thought = made.reasoning_tokens or 0
@@ -395,16 +406,44 @@ def usage_of(said: SaidUsage) -> Usage | None:
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(
-            cached_tokens=_part(cached, prompt), audio_tokens=_part(details.audio_tokens, prompt)
+            cached_tokens=_part(cached, prompt),
+            audio_tokens=_part(details.audio_tokens, prompt),
+            text_tokens=_part_said(details.text_tokens, prompt),
+            image_tokens=_part_said(details.image_tokens, prompt),
+            cache_write_tokens=_part_said(written, prompt),
         ),
         completion_tokens_details=CompletionTokensDetails(
             reasoning_tokens=_part(made.reasoning_tokens, completion),
             audio_tokens=_part(made.audio_tokens, completion),
             accepted_prediction_tokens=_part(made.accepted_prediction_tokens, completion),
             rejected_prediction_tokens=_part(made.rejected_prediction_tokens, completion),
+            text_tokens=_part_said(made.text_tokens, completion),
         ),
     )
 
 
+def _cached(said: SaidUsage) -> int | None:
+    """What was read from the cache, wherever it is said."""
+    inside = said.prompt_tokens_details or SaidPromptDetails()
+    return inside.cached_tokens or said.cached_tokens or said.prompt_cache_hit_tokens or said.cache_read_input_tokens
+
+
+def _written(said: SaidUsage) -> int | None:
+    """What was written to it; None where nobody speaks of it. Of several places, some may be left at 0."""
+    inside = said.prompt_tokens_details or SaidPromptDetails()
+    places = (
+        inside.cache_write_tokens,
+        inside.cache_creation_tokens,
+        inside.cache_creation_input_tokens,
+        said.cache_creation_input_tokens,
+    )
+    return max((count for count in places if count is not None), default=None)
+
+
 def _part(said: int | None, whole: int) -> int:
     return min(max(said or 0, 0), whole)
+
+
+def _part_said(said: int | None, whole: int) -> int | UnsetType:
+    """A part that is left out where it is not said."""
+    return UNSET if said is None else _part(said, whole)
