@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from chatport.cli.app import app
 from chatport.store import Store, open_store
-from chatport.store.account import AttemptRow
+from chatport.store.account import AttemptRow, Claim
 from support.postings import begin, post
 
 runner = CliRunner()
@@ -99,11 +99,33 @@ def test_a_budget_is_made_listed_changed_and_ended(key: str, amount: str, unit: 
     [
         (("key:nobody", "5usd"), "No key with the id"),
         (("nobody", "5usd"), "is no scope"),
-        (("user:*", "5usd"), "not of each one"),
+        (("user:*", "5usd"), "only end users can have a budget each"),
+        (("key:*", "5usd"), "only end users can have a budget each"),
     ],
 )
 def test_a_budget_of_nobody_is_refused_with_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
     assert sentence in refused("budgets", "create", *arguments).output
+
+
+def test_a_budget_for_each_end_user(home: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    made = told("budgets", "create", f"user:{key}/*", "1000tok/day")
+    assert (made["scope"], made["end_user"]) == (f"user:{key}/*", "*")
+    assert "1000 tokens per day each" in run("budgets", "list")
+    assert told("budgets", "list", "--of", made["id"]) == []
+    each = Claim(f"{made['id']}.1", made["began_at"], 10, 1, 1, "token", parent=made["id"], end_user="alice")
+    on_store(home, lambda store: begin(store, claims=(each,)))
+    [alice] = told("budgets", "list", "--of", made["id"])
+    assert (alice["scope"], alice["held"], alice["remaining"]) == (f"user:{key}/alice", 20, 980)
+    assert told("budgets", "list") == [made]
+    assert told("grants", "add", alice["id"], "500tok", "--note", "goodwill")["limit"] == 1500
+    for change in (("set", alice["id"], "--amount", "5tok/day"), ("end", alice["id"])):
+        assert f"chatport budgets create user:{key}/alice" in refused("budgets", *change).output.replace("\n", " ")
+    told("budgets", "set", made["id"], "--amount", "2000tok/day")
+    [alice] = told("budgets", "list", "--of", made["id"])
+    assert alice["limit"] == 2500
+    assert "is no budget for each end user" in refused("budgets", "list", "--of", alice["id"]).output
+    assert told("ledger", "verify")["differences"] == []
 
 
 @pytest.mark.parametrize("amount", ["5", "-5usd/month", "five", "5usd/fortnight"])

@@ -612,6 +612,94 @@ async def test_what_was_asked_is_kept_without_an_answer_when_the_client_left() -
     assert row == ("req_k", b"{}", None)
 
 
+# --- A budget for each end user ---------------------------------------------------------------------------------------
+
+
+async def test_each_end_user_has_a_budget_for_himself() -> None:
+    world = World()
+    bud = await world.set(kind="user", end_user="*", amount=100)
+    for user in ("alice", "bob", "alice"):
+        async with world.meter(end_user=user) as one:
+            await one.cover(going(output=20))
+            await one.settle(usage_of(10, 20))
+    mine = {row.end_user: row for row in await world.store.budgets.each(bud)}
+    assert set(mine) == {"alice", "bob"}
+    assert await world.balance(mine["alice"].id) == (60, 0)
+    assert await world.balance(mine["bob"].id) == (30, 0)
+    assert await world.balance(bud) == (0, 0)
+    async with world.meter(end_user="alice") as one:
+        with pytest.raises(QuotaExhausted, match="the budget of this end user leaves too little"):
+            await one.cover(going(prompt=50, output=1))
+    async with world.meter(end_user="bob") as one:
+        await one.cover(going(prompt=50, output=1))
+    assert (await world.store.prover.verify()).differences == []
+
+
+async def test_who_has_a_budget_of_his_own_is_held_to_that_one_alone() -> None:
+    world = World()
+    await world.set(kind="user", end_user="*", amount=1)
+    own = await world.set(kind="user", end_user="carol", amount=100)
+    async with world.meter(end_user="carol") as one:
+        await one.cover(going(output=20))
+        await one.settle(usage_of(10, 20))
+    assert await world.balance(own) == (30, 0)
+
+
+async def test_who_names_no_end_user_falls_under_no_such_budget() -> None:
+    world = World()
+    await world.set(kind="user", end_user="*", amount=1)
+    async with world.meter() as one:
+        await one.cover(going())
+        await one.settle(usage_of(10, 20))
+
+
+@pytest.mark.parametrize("user", ["*", "nul\0", "x" * 64, "键", "."])
+async def test_any_name_has_its_budget(user: str) -> None:
+    world = World()
+    bud = await world.set(kind="user", end_user="*", amount=100)
+    async with world.meter(end_user=user) as one:
+        await one.cover(going(output=20))
+        await one.settle(usage_of(10, 20))
+    [row] = await world.store.budgets.each(bud)
+    assert await world.balance(row.id) == (30, 0)
+
+
+async def test_what_changes_in_the_budget_for_each_changes_in_all() -> None:
+    world = World()
+    bud = await world.set(kind="user", end_user="*", amount=100)
+    async with world.meter(end_user="alice") as one:
+        await one.cover(going(output=20))
+        await one.settle(usage_of(10, 20))
+    await world.store.budgets.change(bud, "test", amount=1000)
+    await world.ledger.budgets.load()
+    async with world.meter(end_user="alice") as one:
+        await one.cover(going(output=500))
+        await one.settle(usage_of(10, 500))
+    await world.store.budgets.change(bud, "test", ended_at=5)
+    await world.ledger.budgets.load()
+    async with world.meter(end_user="alice") as one:
+        await one.cover(going(output=10_000))
+
+
+async def test_many_of_one_end_user_at_once_never_overdraw_his_budget() -> None:
+    world = World(budget_wait=0.0)
+    bud = await world.set(kind="user", end_user="*", amount=100)
+
+    async def ask() -> int:
+        async with world.meter(end_user="alice") as one:
+            try:
+                await one.cover(going(output=20))
+            except (QuotaExhausted, RateLimited):
+                return 0
+            await asyncio.sleep(0)
+            await one.settle(usage_of(10, 20))
+            return 1
+
+    assert sum(await asyncio.gather(*(ask() for _ in range(50)))) == 3
+    [row] = await world.store.budgets.each(bud)
+    assert await world.balance(row.id) == (90, 0)
+
+
 # --- What a review found ----------------------------------------------------------------------------------------------
 
 

@@ -72,7 +72,7 @@ async def test_a_newer_database_is_refused_with_a_sentence(empty_url: str) -> No
     async with open_store(empty_url):
         pass
     await forge_revision(empty_url, "9999")
-    with pytest.raises(StoreIncompatible, match=r"newer Chatport .*9999.*0002"):
+    with pytest.raises(StoreIncompatible, match=r"newer Chatport .*9999.*0003"):
         async with open_store(empty_url):
             pass
 

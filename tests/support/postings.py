@@ -16,8 +16,15 @@ HOUR_MS = 3_600_000
 BUDGET = BudgetRow(id="bud_1", kind="key", subject="key_1", unit="nano", amount=1_000_000, period="once", created_at=1)
 
 
-async def begin(store: Store, request_id: str | None = None, *, budget: str | None = None, **account: Any) -> str:
-    """A request under way, of `key_1` and the model `m`; holds 100 of a budget's nano-dollars."""
+async def begin(
+    store: Store,
+    request_id: str | None = None,
+    *,
+    budget: str | None = None,
+    claims: tuple[Claim, ...] = (),
+    **account: Any,
+) -> str:
+    """A request under way, of `key_1` and the model `m`; holds 100 of a budget's nano-dollars, or what it claims."""
     request_id = request_id or f"req_{next(_numbers)}"
     fields: dict[str, Any] = {"key_id": "key_1", "model": "m", "target": "t", "held_nano": 100, **account}
     created_ms, worker_id = fields.pop("created_ms", HOUR_MS), fields.pop("worker_id", "worker_1")
@@ -29,7 +36,8 @@ async def begin(store: Store, request_id: str | None = None, *, budget: str | No
         prompt_tokens=10,
         completion_tokens=0,
     )
-    claims = () if budget is None else (Claim(budget, 0, 90, 1, 1, "nano"),)
+    if budget is not None:
+        claims = (Claim(budget, 0, 90, 1, 1, "nano"),)
     await store.journal.hold(Hold(row=row, new=True, claims=claims, least=1, most=10, wanted=10))
     return request_id
 

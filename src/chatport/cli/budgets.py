@@ -32,6 +32,10 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The budget's id, as `budg
 @budgets.command("list")
 def list_command(
     ended: Annotated[bool, typer.Option("--all", help="Those that have ended, too.")] = False,
+    of: Annotated[
+        str | None,
+        typer.Option("--of", metavar="ID", help="Of a budget for each end user: those of the users it has met."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -40,7 +44,8 @@ def list_command(
     async def work(store: Store) -> list[BudgetStanding]:
         from chatport.policy.standing import standings  # noqa: PLC0415
 
-        rows = [row for row in await store.budgets.all() if ended or row.ended_at is None]
+        every = await store.budgets.all() if of is None else await _of_each(store, of)
+        rows = [row for row in every if ended or row.ended_at is None]
         return await standings(store.budgets, rows, time.time())
 
     with told():
@@ -56,7 +61,10 @@ def list_command(
 @budgets.command()
 def create(  # noqa: PLR0913, PLR0917  a command's options
     scope: Annotated[
-        str, typer.Argument(metavar="SCOPE", help="Whose: key:ID, owner:NAME, model:ID or user:KEY_ID/USER.")
+        str,
+        typer.Argument(
+            metavar="SCOPE", help="Whose: key:ID, owner:NAME, model:ID, user:KEY_ID/USER, or user:KEY_ID/* for each."
+        ),
     ],
     amount: Annotated[
         str, typer.Argument(metavar="AMOUNT", help="5usd or 100000tok, with /day, /week or /month, or once.")
@@ -75,6 +83,7 @@ def create(  # noqa: PLR0913, PLR0917  a command's options
     * `chatport budgets create key:key_1a2b3c4d5e6f7g8h 5usd/month`
     * `chatport budgets create owner:alice 2000000tok/day --zone Asia/Shanghai`
     * `chatport budgets create user:key_1a2b3c4d5e6f7g8h/u-17 0.5usd/week --report`
+    * `chatport budgets create 'user:key_1a2b3c4d5e6f7g8h/*' 1usd/month` (each end user that has none of his own)
     """
     from chatport.policy.quantities import budget_of, zone_of  # noqa: PLC0415
 
@@ -119,7 +128,7 @@ def set_command(
         raise typer.BadParameter("Say what to change.", param_hint="--amount or --mode")
 
     async def work(store: Store) -> BudgetStanding:
-        before = await budget_named(store, budget)
+        before = _set_by_hand(await budget_named(store, budget))
         columns: dict[str, object] = {} if mode is None else {"mode": mode}
         if wanted is not None:
             given, period = wanted
@@ -148,12 +157,30 @@ def end_command(budget: Id, config: ConfigOption = None, as_json: JsonOption = F
     """
 
     async def work(store: Store) -> BudgetStanding:
-        row = await budget_named(store, budget)
+        row = _set_by_hand(await budget_named(store, budget))
         return await _stands(store, await store.budgets.change(row.id, actor(), ended_at=int(time.time())) or row)
 
     with told():
         ended = on_store(configured := load(config, os.environ), work)
     _say(ended, as_json=as_json, currency=currency_of(configured))
+
+
+async def _of_each(store: Store, budget_id: str) -> list[BudgetRow]:
+    """The end users' parts of a budget for each. Raises ValueError."""
+    row = await store.budgets.one(budget_id)
+    if row is None or row.end_user != "*":
+        raise ValueError(f"{budget_id} is no budget for each end user of a key. Those: chatport budgets list")
+    return await store.budgets.each(budget_id)
+
+
+def _set_by_hand(row: BudgetRow) -> BudgetRow:
+    """The budget, if it is not one of those that follow another. Raises ValueError."""
+    if row.parent is not None:
+        raise ValueError(
+            f"The budget {row.id} follows {row.parent}, which is for each end user: change that one, or give this user "
+            f"a budget of his own: chatport budgets create user:{row.subject}/{row.end_user} AMOUNT"
+        )
+    return row
 
 
 def new_budget(  # noqa: PLR0913  each is one of the budget's properties
@@ -206,7 +233,8 @@ def amount_in_words(budget: BudgetStanding, currency: Currency) -> str:
     from chatport.policy.quantities import shown  # noqa: PLC0415
 
     each = shown(budget.amount, budget.unit, currency)
-    return f"{each} once" if budget.period == "once" else f"{each} per {budget.period}"
+    words = f"{each} once" if budget.period == "once" else f"{each} per {budget.period}"
+    return f"{words} each" if budget.end_user == "*" else words
 
 
 def _remarks(budget: BudgetStanding) -> str:

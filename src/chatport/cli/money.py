@@ -70,7 +70,7 @@ def print_table(
     Console(soft_wrap=True, markup=False, highlight=False).print(table)
 
 
-SCOPES = "write key:ID, owner:NAME, model:ID, or user:KEY_ID/USER for one end user of a key"
+SCOPES = "write key:ID, owner:NAME, model:ID, user:KEY_ID/USER for one end user of a key, or user:KEY_ID/* for each"
 
 
 async def scope_named(store: Store, config: Config, text: str) -> tuple[Kind, str, str | None]:
@@ -79,15 +79,15 @@ async def scope_named(store: Store, config: Config, text: str) -> tuple[Kind, st
     word, _, subject = text.partition(":")
     if word not in {"key", "owner", "model", "user"} or not subject:
         raise ValueError(f"{text!r} is no scope; {SCOPES}.")
-    if "*" in {subject, subject.partition("/")[2]}:
-        raise ValueError(f"{text!r}: a budget is of somebody, not of each one; {SCOPES}.")
+    if subject == "*":
+        raise ValueError(f"{text!r}: only end users can have a budget each; {SCOPES}.")
     match word:
         case "key":
             return "key", await key_id_of(store, subject), None
         case "user":
             key, slash, user = subject.partition("/")
             if not (slash and user):
-                raise ValueError(f"{text!r} names no end user; write user:KEY_ID/USER.")
+                raise ValueError(f"{text!r} names no end user; write user:KEY_ID/USER, or user:KEY_ID/* for each.")
             return "user", await key_id_of(store, key), user
         case "model":
             return "model", _model_named(config, subject), None
@@ -120,9 +120,9 @@ def _model_named(config: Config, name: str) -> str:
 
 async def budget_named(store: Store, budget_id: str) -> BudgetRow:
     """A budget in force. Raises ValueError."""
-    for row in await store.budgets.all():
-        if row.id == budget_id:
-            if row.ended_at is None:
-                return row
-            raise ValueError(f"The budget {budget_id} has ended, {moment(row.ended_at)}. Make a new one.")
-    raise ValueError(f"There is no budget {budget_id}. Those that there are: chatport budgets list")
+    row = await store.budgets.one(budget_id)
+    if row is None:
+        raise ValueError(f"There is no budget {budget_id}. Those that there are: chatport budgets list")
+    if row.ended_at is not None:
+        raise ValueError(f"The budget {budget_id} has ended, {moment(row.ended_at)}. Make a new one.")
+    return row

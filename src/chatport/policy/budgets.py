@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from chatport.policy.limits import short
 from chatport.store.budgets import BudgetRow, BudgetRows, Kind, Period
+
+EACH: Final = "*"
+"""The end user of a budget for each one that has none of his own."""
+
+DIGEST: Final = 24
+"""Hexadecimal digits in the id of one end user's budget."""
 
 ONCE: Final = 0
 """The period of a budget that has only one."""
@@ -85,8 +92,8 @@ class Budgets:
         self._by_id = {row.id: row for budgets in found.values() for row in budgets}
 
     def by_id(self, budget_id: str) -> BudgetRow | None:
-        """A budget in force."""
-        return self._by_id.get(budget_id)
+        """A budget in force; of one end user's, the one that it was made after."""
+        return self._by_id.get(budget_id.partition(".")[0])
 
     def of(self, payer: Payer, model: str) -> list[BudgetRow]:
         """Those that a request falls under."""
@@ -99,6 +106,17 @@ class Budgets:
         if payer.owner is not None:
             found += self._by_subject.get(("owner", payer.owner), ())
         if payer.end_user is not None:
-            users = self._by_subject.get(("user", payer.key_id), ())
-            found += [budget for budget in users if short(budget.end_user) == payer.end_user]
+            found += _of_user(self._by_subject.get(("user", payer.key_id), ()), payer.end_user)
         return found
+
+
+def _of_user(budgets: Sequence[BudgetRow], user: str) -> list[BudgetRow]:
+    """His own; where he has none, one like each of those for everybody."""
+    own = [budget for budget in budgets if budget.end_user != EACH and short(budget.end_user) == user]
+    return own or [one_of(budget, user) for budget in budgets if budget.end_user == EACH]
+
+
+def one_of(budget: BudgetRow, user: str) -> BudgetRow:
+    """One end user's part of a budget for each."""
+    digest = hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest()[:DIGEST]
+    return structs.replace(budget, id=f"{budget.id}.{digest}", end_user=user, parent=budget.id)

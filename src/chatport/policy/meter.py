@@ -136,22 +136,32 @@ class Meter:
 
     def _claim(self, budget: BudgetRow, price: Price | None, going: Going) -> Claim:
         """What the attempt may take from one budget."""
-        period = self._ledger.budgets.calendar.began(budget, self._began)
         enforced = budget.mode == "enforce"
-        prompt = going.bound.prompt_tokens
-        if budget.unit == "token":
-            return Claim(budget.id, period, prompt, 1, 1, "token", enforced)
-        if price is None:
-            if enforced:
+        base, each, scale = going.bound.prompt_tokens, 1, 1
+        if budget.unit == "nano":
+            if price is None and enforced:
                 raise AccessDenied(
                     f"The model {quote(going.model)} has no price, so that it can't be used under a budget of money. "
                     "Ask the operator to set one."
                 )
-            return Claim(budget.id, period, 0, 0, 1, "nano", enforced)
+            base, each, scale = (0, 0, 1) if price is None else self._priced(price, going)
+        return Claim(
+            budget_id=budget.id,
+            period=self._ledger.budgets.calendar.began(budget, self._began),
+            base=base,
+            each=each,
+            scale=scale,
+            unit=budget.unit,
+            enforced=enforced,
+            parent=budget.parent,
+            end_user=budget.end_user,
+        )
+
+    def _priced(self, price: Price, going: Going) -> tuple[int, int, int]:
+        """What prompt and request come to, one token of output, and in how many parts of a nano-dollar that is said."""
         each_prompt, each_output, request = most(price.rates)
-        base = (prompt * each_prompt + request) * self._factor_ppm
-        scale = PICO_PER_NANO * MILLION
-        return Claim(budget.id, period, base, each_output * self._factor_ppm, scale, "nano", enforced)
+        base = (going.bound.prompt_tokens * each_prompt + request) * self._factor_ppm
+        return base, each_output * self._factor_ppm, PICO_PER_NANO * MILLION
 
     def _described(self, going: Going, price: Price | None, output: int) -> HoldRow:
         held = 0

@@ -36,6 +36,9 @@ class Claim(Struct, frozen=True):
     unit: Unit
     enforced: bool = True
     """Otherwise it is only reported: counted, and never refused."""
+    parent: str | None = None
+    """Of one end user's budget that may have to be made: the one for each, after which it is."""
+    end_user: str | None = None
 
     @property
     def place(self) -> Place:

@@ -64,6 +64,7 @@ class _Books:
         self._connection = connection
         self._writes = writes
         self._ended = _remove_holds(connection, [w.posting.id for w in writes if isinstance(w, Settlement)])
+        _make_budgets(connection, writes)
         self._balances = _load(connection, _places(writes, self._ended.values()))
         self._placed: list[dict[str, Any]] = []
         self._posted: list[dict[str, Any]] = []
@@ -204,6 +205,18 @@ def _places(writes: Sequence[Write], ended: Iterable[tuple[Held, ...]]) -> list[
     return sorted(places)
 
 
+def _make_budgets(connection: Connection, writes: Sequence[Write]) -> None:
+    """Those of end users that are met for the first time: each like the one for each of them."""
+    wanted = {
+        claim.budget_id: {"id": claim.budget_id, "parent": claim.parent, "end_user": plain(claim.end_user or "")}
+        for write in writes
+        if isinstance(write, Hold)
+        for claim in write.claims
+        if claim.parent is not None
+    }
+    run_many(connection, NEW_BUDGET, [wanted[budget_id] for budget_id in sorted(wanted)])
+
+
 def _load(connection: Connection, places: Sequence[Place]) -> dict[Place, Balance]:
     """The balances, locked to the transaction's end; one that is not there yet is made."""
     run_many(connection, NEW_BALANCE, [{"budget_id": budget_id, "period": period} for budget_id, period in places])
@@ -254,6 +267,11 @@ INSERT_ATTEMPT: Final = insertion("attempts", AttemptRow)
 NEW_BALANCE: Final = (
     "INSERT INTO balances (budget_id, period, posted, held, granted) VALUES (:budget_id, :period, 0, 0, 0) "
     "ON CONFLICT DO NOTHING"
+)
+NEW_BUDGET: Final = (
+    "INSERT INTO budgets (id, kind, subject, end_user, unit, amount, period, zone, mode, created_at, ended_at, parent) "
+    "SELECT :id, kind, subject, :end_user, unit, amount, period, zone, mode, created_at, ended_at, id FROM budgets "
+    "WHERE id = :parent ON CONFLICT DO NOTHING"
 )
 BALANCE: Final = (
     "SELECT budgets.amount, budgets.ended_at, balances.posted, balances.held, balances.granted "

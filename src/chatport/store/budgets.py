@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, json, structs
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
 
 from chatport.store.audit import Change, note
 from chatport.store.database import Database, T, Work
@@ -27,7 +27,7 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     subject: str
     """The key's id (of `user` too), the owner's name, or the model's id."""
     end_user: str | None = None
-    """Of kind `user`: whose; None: each one's under this key, for itself."""
+    """Of kind `user`: whose; `*`: each one's under this key, for himself."""
     unit: Unit
     amount: int
     """Nano-dollars or tokens, for each period."""
@@ -36,6 +36,8 @@ class BudgetRow(Struct, frozen=True, kw_only=True):
     mode: Mode = "enforce"
     created_at: int
     ended_at: int | None = None
+    parent: str | None = None
+    """Of one end user's, made after a budget for each: that one's id."""
 
 
 class BalanceRow(Struct, frozen=True, kw_only=True):
@@ -57,13 +59,20 @@ class BudgetRows:
         self._changed = changed
 
     async def all(self) -> list[BudgetRow]:
-        """Every budget, ended ones too, oldest first."""
+        """Every budget that somebody has set, ended ones too, oldest first."""
+        return await self._where(budgets.c.parent.is_(None))
 
-        def work(connection: Connection) -> list[BudgetRow]:
-            found = connection.execute(select(budgets).order_by(budgets.c.created_at, budgets.c.id))
-            return [BudgetRow(**row._mapping) for row in found]
+    async def each(self, parent: str) -> list[BudgetRow]:
+        """Those of the end users that a budget for each has met."""
+        return await self._where(budgets.c.parent == parent)
 
-        return await self._database.read(work)
+    async def one(self, budget_id: str) -> BudgetRow | None:
+        """Any budget."""
+        return next(iter(await self._where(budgets.c.id == budget_id)), None)
+
+    async def _where(self, condition: ColumnElement[bool]) -> list[BudgetRow]:
+        query = select(budgets).where(condition).order_by(budgets.c.created_at, budgets.c.id)
+        return await self._database.read(lambda c: [BudgetRow(**row._mapping) for row in c.execute(query)])
 
     async def add(self, row: BudgetRow, actor: str) -> None:
         """Keeps a new budget."""
@@ -71,13 +80,15 @@ class BudgetRows:
         await self._change(lambda connection: put_budget(connection, row, actor))
 
     async def change(self, budget_id: str, actor: str, **columns: Any) -> BudgetRow | None:
-        """Sets columns of a budget; returns it as it is then, None where there is none."""
+        """Sets columns of a budget, and of those that were made after it; returns it as it is then, None where there
+        is none."""
 
         def work(connection: Connection) -> BudgetRow | None:
             before = _find(connection, budget_id)
             if before is None:
                 return None
-            connection.execute(update(budgets).where(budgets.c.id == budget_id).values(columns))
+            concerned = or_(budgets.c.id == budget_id, budgets.c.parent == budget_id)
+            connection.execute(update(budgets).where(concerned).values(columns))
             after = structs.replace(before, **columns)
             note(connection, Change(actor, "budget.change", budget_id, json.encode(before), json.encode(after)))
             return after

@@ -30,7 +30,7 @@ from sqlalchemy.dialects import sqlite
 if TYPE_CHECKING:
     from sqlalchemy.dialects import postgresql
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration's revision, so that a database that has it, or nothing at all, is opened without Alembic."""
 
 metadata = MetaData(
@@ -170,6 +170,7 @@ budgets = Table(
     Column("mode", PlainText, nullable=False, comment="enforce or report"),
     Column("created_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
+    Column("parent", PlainText, index=True, comment="of one end user's: the budget for each of them"),
 )
 
 balances = Table(
