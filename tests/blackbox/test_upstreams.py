@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,8 @@ from typing import Any
 import httpx2
 import psutil
 
+from support.proxies import Socks, forwarding
+from support.proxies import serving as serving_proxy
 from support.serving import Server, serving
 from support.stream_rules import check_stream
 from support.upstreams import (
@@ -289,6 +292,34 @@ async def test_a_cache_written_and_images_are_told_and_posted_at_their_own_rates
                     "completion": (2, 2_000_000),
                 }
                 assert story["cost_nano"] == story["charge_nano"] == 1_389_000
+
+
+async def test_the_environments_proxies_are_used_and_their_passwords_never_told(
+    tmp_path: Path, certificate: Path
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate)
+    login = (b"me", b"p@ss")
+    async with (
+        upstream(good) as plain,
+        upstream(good, tls=tls) as secure,
+        upstream(forwarding(login), tls=tls) as http,
+        serving_proxy(Socks(login=login)) as socks,
+    ):
+        named = [target(server).replace("127.0.0.1", "upstream.test") for server in (plain, secure)]
+        config = "".join(model(*row) for row in (("plain", named[0]), ("secure", named[1]), ("near", target(plain))))
+        environ = {"SSL_CERT_FILE": str(certificate), "http_proxy": f"socks5h://me:p%40ss@127.0.0.1:{socks.port}"}
+        for password, status in (("p%40ss", 200), ("hunter2", 503)):
+            proxy = f"https://me:{password}@127.0.0.1:{http.port}"
+            async with served(tmp_path / password[:3], config, https_proxy=proxy, **environ) as client:
+                assert said(await client.create("plain", stream=True), stream=True) == "Hello"
+                assert (await client.create("secure", stream=False)).status_code == status
+                assert said(await client.create("near", stream=False), stream=False) == "Hello"
+                log = client.server.log.read_text()
+                assert ("refused CONNECT: 407" in log) == (status != 200)
+                assert not any(secret in log for secret in ("p@ss", "p%40ss", "hunter2", "bWU6"))
+        assert socks.asked == [("upstream.test", plain.port)] * 2
+        assert [request.line for request in http.asked] == [f"CONNECT upstream.test:{secure.port} HTTP/1.1"] * 2
 
 
 async def test_unknown_fields_reach_who_wants_them(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Wire:
             first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
             headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
             return None
         return Asked(first, headers, body)
 

@@ -7,7 +7,6 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from chatport.backends.http.connection import Timeouts
 from chatport.backends.http.dial import Origin
 from chatport.backends.http.faults import Broken, Fault, TimedOut, Unreachable
 from chatport.backends.http.pool import Pool, PoolLimits, Pools
-from chatport.backends.http.proxies import Proxy
 from support.upstreams import (
     CHUNKED_END,
     Asked,
@@ -305,53 +303,3 @@ async def test_a_certificate_that_nobody_vouches_for(pools: Pools, secure: Upstr
 async def test_a_certificate_for_another_host(pools: Pools, secure: Upstream, certificate: Path) -> None:
     with pytest.raises(Unreachable, match="certificate"):
         await fetch(pools.to(origin(secure.port, scheme="https", host="localhost", ca_file=certificate)))
-
-
-# --- Proxies ---------------------------------------------------------------------------------------------------------
-
-
-async def tunnel(wire: Wire, asked: Asked) -> None:
-    """What a proxy does with CONNECT."""
-    host, _, port = asked.line.split(" ")[1].rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    await wire.send(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n")
-
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-        sink.close()
-
-    try:
-        await asyncio.gather(pump(wire.reader, writer), pump(reader, wire.writer))
-    finally:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
-
-
-async def test_https_through_a_proxy(pools: Pools, secure: Upstream, certificate: Path) -> None:
-    async with upstream(tunnel) as proxy:
-        through = Proxy("127.0.0.1", proxy.port, b"Basic eA==")
-        assert await fetch(pools.to(origin(secure.port, scheme="https", ca_file=certificate, proxy=through)))
-        pools.close()
-        (asked,) = proxy.asked
-        assert asked.line == f"CONNECT 127.0.0.1:{secure.port} HTTP/1.1"
-        assert asked.headers["proxy-authorization"] == "Basic eA=="
-        assert len(secure.asked) == 1
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        whole(b"", "407 Proxy Authentication Required"),
-        b"SSH-2.0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000,
-    ],
-    ids=["refuses", "ssh", "endless"],
-)
-async def test_a_proxy_that_does_not(pools: Pools, answer: bytes) -> None:
-    async with upstream(then_closing(answer)) as proxy:
-        through = Proxy("127.0.0.1", proxy.port)
-        with pytest.raises(Unreachable):
-            await fetch(pools.to(origin(443, scheme="https", host="upstream.test", proxy=through)))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import aiohappyeyeballs
 from aiohappyeyeballs import AddrInfoType
@@ -14,13 +17,13 @@ from msgspec import Struct
 
 from chatport.backends.http.connection import Connection
 from chatport.backends.http.faults import Phase, TimedOut, Unreachable
-from chatport.backends.http.proxies import Proxy
+from chatport.backends.http.proxies import Kind, Proxy
+from chatport.backends.http.tunnels import Greeting, NotReached, open_tunnel
+
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
 
 RACE_DELAY = 0.25
 """Seconds after which the next address is tried beside the one that does not answer (RFC 8305 §5)."""
-
-MAX_TUNNEL_HEAD = 8 * 1024
-"""Bytes of a proxy's answer to CONNECT."""
 
 
 class Origin(Struct, frozen=True, kw_only=True):
@@ -43,9 +46,14 @@ class Origin(Struct, frozen=True, kw_only=True):
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.secure else 80) else f"{host}:{self.port}"
 
+    @property
+    def reader(self) -> Proxy | None:
+        """The proxy that reads the requests and sends them on, where they don't go through a tunnel."""
+        return self.proxy if self.proxy is not None and self.proxy.speaks_http and not self.secure else None
+
     def target(self, path: str) -> str:
-        """What stands in a request's first line: the path, or to a plain HTTP proxy the whole URL."""
-        return f"http://{self.authority}{path}" if self.proxy is not None and not self.secure else path
+        """What stands in a request's first line: the path, or the whole URL where a proxy reads it."""
+        return path if self.reader is None else f"http://{self.authority}{path}"
 
 
 class Dialer:
@@ -62,23 +70,44 @@ class Dialer:
         except TimeoutError as exc:
             raise TimedOut(Phase.CONNECT, seconds) from exc
         except (OSError, UnicodeError) as exc:  # UnicodeError: no such name in the name system's alphabet
-            raise Unreachable(f"no connection to {origin.authority}: {exc}") from exc
+            through = f" through the proxy {origin.proxy.host}" if origin.proxy else ""
+            raise Unreachable(f"no connection to {origin.authority}{through}: {exc}") from exc
 
     async def _dial(self, origin: Origin) -> Connection:
-        loop = asyncio.get_running_loop()
-        hop: Origin | Proxy = origin.proxy or origin
+        if origin.proxy is None:
+            return await self._open(Connection, origin, origin.ca_file)
+        if origin.reader is not None:
+            return await self._open(Connection, origin.reader, None)
+        *others, last = await _destinations(origin, origin.proxy)
+        for host in others:
+            with suppress(NotReached):
+                return await self._through(origin.proxy, host, origin)
+        return await self._through(origin.proxy, last, origin)
+
+    async def _open(self, protocol: Callable[[], ProtocolT], hop: Origin | Proxy, ca_file: Path | None) -> ProtocolT:
+        """A connection to whoever is next on the way, and TLS with them where they want it."""
         sock = await _connect(hop.host, hop.port)
         try:
-            if origin.proxy is not None and origin.secure:
-                await _open_tunnel(sock, origin, origin.proxy)
-            context = self._context(origin.ca_file) if origin.secure else None
-            _, connection = await loop.create_connection(
-                Connection, sock=sock, ssl=context, server_hostname=origin.host if context else None
+            context = self._context(ca_file) if hop.secure else None
+            _, opened = await asyncio.get_running_loop().create_connection(
+                protocol, sock=sock, ssl=context, server_hostname=hop.host if context else None
             )
         except BaseException:
             sock.close()
             raise
-        return connection
+        return opened
+
+    async def _through(self, proxy: Proxy, host: str, origin: Origin) -> Connection:
+        """A connection in a tunnel; `host`: the origin's name or one of its addresses, as the proxy is to hear it."""
+        greeting = await self._open(partial(Greeting, proxy), proxy, None)
+        try:
+            await open_tunnel(greeting, host, origin.port)
+            if origin.secure:
+                await greeting.start_tls(self._context(origin.ca_file), origin.host)
+            return greeting.hand_over(Connection())
+        except BaseException:
+            greeting.transport.abort()
+            raise
 
     def _context(self, ca_file: Path | None) -> ssl.SSLContext:
         context = self._contexts.get(ca_file)
@@ -103,22 +132,8 @@ async def addresses(host: str, port: int) -> Sequence[AddrInfoType]:
     return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
 
-async def _open_tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
-    """CONNECT: after this, the socket's bytes are the origin's. Raises Unreachable when the proxy refuses."""
-    loop = asyncio.get_running_loop()
-    destination = f"[{origin.host}]" if ":" in origin.host else origin.host
-    where = f"{destination}:{origin.port}".encode()
-    lines = [b"CONNECT %b HTTP/1.1" % where, b"Host: %b" % where]
-    if proxy.authorization is not None:
-        lines.append(b"Proxy-Authorization: " + proxy.authorization)
-    await loop.sock_sendall(sock, b"\r\n".join([*lines, b"", b""]))
-    head = b""
-    while b"\r\n\r\n" not in head:
-        # One byte at a time: what follows the head is the origin's, and can't be put back.
-        byte = await loop.sock_recv(sock, 1)
-        head += byte
-        if not byte or len(head) > MAX_TUNNEL_HEAD:
-            raise Unreachable(f"the proxy {proxy.host} did not answer CONNECT in HTTP")
-    status = head.split(b"\r\n", 1)[0].split(b" ")
-    if len(status) < 2 or not status[0].startswith(b"HTTP/1.") or not status[1].startswith(b"2"):
-        raise Unreachable(f"the proxy {proxy.host} refused CONNECT: {b' '.join(status[1:2]).decode('latin-1')}")
+async def _destinations(origin: Origin, proxy: Proxy) -> Sequence[str]:
+    """What a proxy is asked for: the origin by its name, or its addresses where names are resolved here."""
+    if proxy.kind is not Kind.SOCKS5:
+        return [origin.host]
+    return list(dict.fromkeys(str(found[-1][0]) for found in await addresses(origin.host, origin.port)))

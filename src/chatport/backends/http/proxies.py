@@ -5,21 +5,64 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
+from enum import StrEnum
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from msgspec import Struct
 
+FORMS = "http://, https://, socks5:// or socks5h://, then HOST:PORT"
+"""What a variable may hold."""
+
+MAX_SOCKS_CREDENTIAL = 255
+"""Bytes of a user name, and of a password: their length is one byte (RFC 1929 §2)."""
+
+
+class Kind(StrEnum):
+    """How a proxy is spoken to: the scheme of its address."""
+
+    HTTP = "http"
+    HTTPS = "https"
+    """HTTP inside TLS."""
+    SOCKS5 = "socks5"
+    """Names are resolved here; the proxy gets addresses."""
+    SOCKS5H = "socks5h"
+    """Names are resolved by the proxy."""
+
+    @property
+    def port(self) -> int:
+        """Where an address names none."""
+        return {Kind.HTTP: 80, Kind.HTTPS: 443}.get(self, 1080)
+
 
 class Proxy(Struct, frozen=True):
-    """An HTTP proxy. Its password is in no representation."""
+    """A proxy. Its credentials are in no representation."""
 
     host: str
     port: int
-    authorization: bytes | None = None
-    """Value of `Proxy-Authorization`."""
+    credentials: tuple[bytes, bytes] | None = None
+    """User name and password."""
+    kind: Kind = Kind.HTTP
+
+    @property
+    def secure(self) -> bool:
+        """Whether the way to the proxy itself is TLS."""
+        return self.kind is Kind.HTTPS
+
+    @property
+    def speaks_http(self) -> bool:
+        return self.kind in {Kind.HTTP, Kind.HTTPS}
+
+    @property
+    def authorization(self) -> bytes | None:
+        """Value of `Proxy-Authorization`."""
+        return None if self.credentials is None else b"Basic " + base64.b64encode(b":".join(self.credentials))
 
     def __repr__(self) -> str:
-        return f"Proxy({self.host!r}, {self.port})"
+        return f"Proxy({self.host!r}, {self.port}, {self.kind.value!r})"
+
+    def __rich_repr__(self) -> Any:
+        yield repr(self)
 
 
 def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
@@ -36,20 +79,34 @@ def proxy_for(scheme: str, host: str, port: int, environ: Mapping[str, str]) -> 
 
 
 def parse_proxy(variable: str, value: str) -> Proxy:
-    """`http://user:password@host:port`; the scheme may be left out. Raises ValueError, without the value: it may hold a
-    password."""
+    """`http://user:password@host:port`; the scheme may be left out. Raises ValueError, without the value and without
+    the faults that quote from it: it may hold a password."""
     try:
         url = urlsplit(value if "://" in value else f"http://{value}")
-        port = url.port or 80
-    except ValueError as exc:
-        raise ValueError(f"{variable} is not the address of a proxy, http://HOST:PORT.") from exc
-    if url.scheme != "http" or not url.hostname:
-        raise ValueError(f"{variable} is not the address of a proxy that can be used here: only http://HOST:PORT.")
-    authorization = None
-    if url.username is not None:
-        credentials = f"{unquote(url.username)}:{unquote(url.password or '')}"
-        authorization = b"Basic " + base64.b64encode(credentials.encode())
-    return Proxy(url.hostname, port, authorization)
+        kind = Kind(url.scheme)
+        port = url.port or kind.port
+    except ValueError:
+        raise ValueError(f"{variable} is not the address of a proxy that can be used here: {FORMS}.") from None
+    if not url.hostname or "@" in f"{url.path}{url.query}{url.fragment}":
+        raise ValueError(
+            f"{variable} is not the address of a proxy that can be used here: {FORMS}. "
+            "In a user name or password, characters such as / ? # @ are percent-encoded."
+        )
+    proxy = Proxy(url.hostname, port, _credentials(url), kind)
+    if not proxy.speaks_http and any(len(part) > MAX_SOCKS_CREDENTIAL for part in proxy.credentials or ()):
+        raise ValueError(f"{variable} has a user name or password of more than {MAX_SOCKS_CREDENTIAL} bytes.")
+    return proxy
+
+
+def _credentials(url: SplitResult) -> tuple[bytes, bytes] | None:
+    """Byte for byte what the variable holds, which need not be UTF-8."""
+    if url.username is None:
+        return None
+    user, password = (
+        unquote(part, errors="surrogateescape").encode(errors="surrogateescape")
+        for part in (url.username, url.password or "")
+    )
+    return user, password
 
 
 def is_loopback(host: str) -> bool:

@@ -202,8 +202,8 @@ def request_lines(method: str, path: str, settings: OpenAISettings, origin: Orig
         headers["content-type"] = "application/json"
     if settings.api_key is not None:
         headers["authorization"] = f"Bearer {settings.api_key}"
-    if origin.proxy is not None and not origin.secure and origin.proxy.authorization is not None:
-        headers["proxy-authorization"] = origin.proxy.authorization.decode()
+    if origin.reader is not None and origin.reader.authorization is not None:
+        headers["proxy-authorization"] = origin.reader.authorization.decode()
     headers |= {name.lower(): value for name, value in settings.headers.items()}
     lines = [f"{method} {origin.target(path)} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     if any(not line.isprintable() for line in lines):
