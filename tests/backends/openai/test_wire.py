@@ -183,6 +183,69 @@ def test_a_stream_is_what_it_was_and_correct(provider: str, size: int) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] == wire.cached
 
 
+CITATION = '{"type":"url_citation","url_citation":{"start_index":0,"end_index":2,"url":"http://a","title":"A"}}'
+SPOKEN = (
+    '"role":"assistant","refusal":null,"audio":{"id":"audio_1","transcript":"Hi"}',
+    '"audio":{"id":"audio_1","data":"AQID"}',
+    '"audio":{"id":"audio_1","data":"BA=="},"annotations":null',
+    '"audio":{"id":"audio_1","expires_at":9}',
+)
+CITED = ('"content":"Hi"', f'"content":"","annotations":[{CITATION}]', '"annotations":[],"audio":null')
+
+
+def streamed(*deltas: str) -> list[dict[str, Any]]:
+    """What a client gets of these."""
+    frames = "".join(f"data: {delta(each, NONE)}}}\n\n" for each in deltas) + f"data: {delta('', STOP)}}}\n\n"
+    reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
+    grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=False)
+    sent = [said for chunk in reader.feed(frames.encode()) for said in grammar.push(chunk)]
+    told: list[dict[str, Any]] = json.loads(msgspec.json.encode(sent + grammar.finish()))
+    check_stream(told)
+    return told
+
+
+def test_audio_and_annotations_are_streamed_as_they_came() -> None:
+    spoken = [frame["choices"][0]["delta"] for frame in streamed(*SPOKEN)]
+    assert [said["audio"] for said in spoken[1:-1]] == [
+        {"id": "audio_1", "transcript": "Hi"},
+        {"id": "audio_1", "data": "AQID"},
+        {"id": "audio_1", "data": "BA=="},
+        {"id": "audio_1", "expires_at": 9},
+    ]
+    cited = [frame["choices"][0]["delta"] for frame in streamed(*CITED)]
+    assert cited[1:-1] == [{"content": "Hi"}, {"annotations": [json.loads(CITATION)]}]
+
+
+@pytest.mark.parametrize("given", ["null", "[]", "{}", "5", '"x"', '{"data":5}', '[5,null,"x"]'])
+def test_what_is_no_audio_and_no_annotation_is_left_out(given: str) -> None:
+    said = streamed('"content":"Hi"', f'"audio":{given},"annotations":{given}')
+    assert [frame["choices"][0]["delta"] for frame in said] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hi"},
+        {},
+    ]
+
+
+def test_what_a_raw_object_holds_is_written_anew() -> None:
+    """A stream's frame is one line of UTF-8, whatever an upstream sends as its whole answer instead."""
+    reply = b'{"choices":[{"message":{"content":"Hi","annotations":[{\n"a":1}, {"b":"\xff"}]},"finish_reason":"stop"}]}'
+    (chunk, _) = [
+        *(reader := StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=True)).feed(reply),
+        *reader.end(),
+    ]
+    assert chunk.choices[0].delta.annotations == [msgspec.Raw(b'{"a":1}')]
+    whole = completion_of(read(reply, ASKED), 1, bound_of(REQUEST))
+    assert whole.choices[0].message.annotations == [msgspec.Raw(b'{"a":1}')]
+
+
+def test_a_spoken_reply_has_no_content() -> None:
+    audio = {"id": "audio_1", "data": "AQID", "transcript": "Hi", "expires_at": 9}
+    (choice,) = completed({"choices": [{"message": {"content": None, "audio": audio}, "finish_reason": "stop"}]})[
+        "choices"
+    ]
+    assert (choice["message"]["content"], choice["message"]["audio"]) == (None, audio)
+
+
 def completed(reply: dict[str, Any], n: int = 1) -> dict[str, Any]:
     piece = read(msgspec.json.encode(reply), ASKED)
     whole: dict[str, Any] = json.loads(msgspec.json.encode(completion_of(piece, n, bound_of(REQUEST))))
