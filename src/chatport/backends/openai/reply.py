@@ -55,6 +55,8 @@ class SaidPart(Struct, frozen=True):
 
     type: str | None = None
     text: str | None = None
+    thinking: str | list[SaidPart] | None = None
+    """Mistral's place for what was thought."""
 
 
 class SaidFunction(Struct, frozen=True):
@@ -250,7 +252,12 @@ def _text(content: str | list[SaidPart] | None) -> str | None:
 def _reasoning(said: Said) -> str | None:
     if said.reasoning_content is not None:
         return said.reasoning_content
-    return said.reasoning if isinstance(said.reasoning, str) else None
+    if isinstance(said.reasoning, str):
+        return said.reasoning
+    if isinstance(said.content, list):
+        thoughts = (part.thinking for part in said.content)
+        return "".join(each if isinstance(each, str) else _text(each) or "" for each in thoughts) or None
+    return None
 
 
 def _audio_delta(given: Raw) -> AudioDelta | UnsetType:
@@ -394,7 +401,7 @@ def _choice(index: int, choice: SaidChoice) -> Choice:
     content, audio = _text(said.content), _object(said.audio)
     instead = calls or said.function_call or said.refusal or audio
     message = ResponseMessage(
-        content=content if content is not None or instead else "",
+        content=(content or None) if instead else content or "",
         refusal=said.refusal or None,
         reasoning_content=_reasoning(said) or UNSET,
         annotations=_annotations(said.annotations),
