@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,19 @@ def node() -> str:
 
 def run_tests(name: str, server: Server, **environ: str) -> None:
     """Runs one file of tests against a server, which they find in CHATPORT_URL and CHATPORT_KEY."""
+    _run(["--test", "--test-reporter=spec", name], server, environ)
+
+
+def run_script(name: str, server: Server, **environ: str) -> str:
+    """What one file prints, which finds the server in the same place."""
+    return _run([name], server, environ)
+
+
+def _run(arguments: list[str], server: Server, environ: Mapping[str, str]) -> str:
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {"CHATPORT_URL": server.url, "CHATPORT_KEY": server.key, **environ}
-    command = [node(), "--test", "--test-reporter=spec", str(NPM_TESTS / name)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(
+        [node(), *arguments], cwd=NPM_TESTS, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

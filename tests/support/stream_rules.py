@@ -8,6 +8,7 @@ that did not stream. Both checks raise AssertionError with a sentence.
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ Frame = Mapping[str, Any]
 
 FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_call"}
 SAME_IN_ALL = ("id", "object", "created", "model", "system_fingerprint")
-SAYS_SOMETHING = ("content", "refusal", "reasoning_content", "tool_calls", "function_call")
+SAYS_SOMETHING = ("content", "refusal", "reasoning_content", "tool_calls", "function_call", "audio", "annotations")
 
 
 def read_stream(raw: bytes) -> list[dict[str, Any]]:
@@ -111,7 +112,7 @@ def _check_choice(said: Sequence[Frame]) -> None:
     kinds = [key for choice in later for key in SAYS_SOMETHING if key in choice["delta"]]
     expected = None if kinds and kinds[0] != "content" else ""
     assert first["delta"]["content"] == expected, f"the role chunk's content before {kinds}"
-    answer = [kind != "reasoning_content" for kind in kinds]
+    answer = [kind != "reasoning_content" for kind in kinds if kind != "annotations"]
     assert answer == sorted(answer), "reasoning after the answer has begun"
 
 
@@ -187,11 +188,24 @@ def _join_message(message: dict[str, Any], delta: Frame) -> None:
             calls.append({"id": piece["id"], "type": piece["type"], piece["type"]: dict(piece[piece["type"]])})
         else:
             _append(calls[piece["index"]][calls[piece["index"]]["type"]], piece[calls[piece["index"]]["type"]])
+    if "annotations" in delta:
+        assert delta["annotations"], "no annotation in a list of them"
+        message["annotations"] = message.get("annotations", []) + delta["annotations"]
+    if "audio" in delta:
+        _join_audio(message.setdefault("audio", {"data": "", "transcript": ""}), delta["audio"])
     if "function_call" in delta:
         if "function_call" in message:
             _append(message["function_call"], delta["function_call"])
         else:
             message["function_call"] = dict(delta["function_call"])
+
+
+def _join_audio(audio: dict[str, Any], piece: Frame) -> None:
+    assert piece, "a piece of audio without anything"
+    audio |= {key: piece[key] for key in ("id", "expires_at") if key in piece}
+    audio["transcript"] += piece.get("transcript", "")
+    sound = b64decode(audio["data"]) + b64decode(piece.get("data", ""))
+    audio["data"] = b64encode(sound).decode()
 
 
 def _append(body: dict[str, Any], piece: Frame) -> None:
@@ -207,6 +221,8 @@ def check_same_answer(frames: Sequence[Frame], completion: Frame) -> None:
         message = whole["message"]
         for key in ("content", "refusal", "reasoning_content", "function_call"):
             assert ours["message"].get(key) == message.get(key), f"{key}: {ours['message']} against {message}"
+        assert ours["message"].get("annotations", []) == message.get("annotations", [])
+        assert ours["message"].get("audio") == message.get("audio")
         calls = [_without_id(call) for call in ours["message"].get("tool_calls", ())]
         assert calls == [_without_id(call) for call in message.get("tool_calls", ())]
         assert ours["finish_reason"] == whole["finish_reason"]

@@ -89,6 +89,8 @@ def change(path: str, value: Any) -> Callable[[Frames], None]:
         pytest.param(change("4.choices.0.finish_reason", "tired"), id="an unknown reason"),
         pytest.param(change("4.choices.0.delta.content", "x"), id="text with the finish"),
         pytest.param(change("3.choices.0.delta.reasoning_content", "hm"), id="late reasoning"),
+        pytest.param(change("1.choices.0.delta.annotations", []), id="no annotations in their list"),
+        pytest.param(change("1.choices.0.delta.audio", {}), id="audio without anything"),
         pytest.param(change("2.choices.0.delta.tool_calls.0.index", 1), id="a gap in the calls"),
         pytest.param(change("2.choices.0.delta.tool_calls.0.id", ""), id="no call id"),
         pytest.param(change("2.choices.0.delta.tool_calls.0.type", ...), id="no call type"),
@@ -144,9 +146,11 @@ def test_the_answer_is_joined() -> None:
     ]
     whole = {"choices": copy.deepcopy(joined(GOOD))}
     check_same_answer(GOOD, whole)
-    whole["choices"][0]["message"]["content"] = "Ho"
-    with pytest.raises(AssertionError):
-        check_same_answer(GOOD, whole)
+    for key, other in (("content", "Ho"), ("annotations", [{}]), ("audio", {"data": ""})):
+        changed = copy.deepcopy(whole)
+        changed["choices"][0]["message"][key] = other
+        with pytest.raises(AssertionError):
+            check_same_answer(GOOD, changed)
 
 
 def test_an_empty_answer_is_empty() -> None:

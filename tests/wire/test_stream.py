@@ -10,9 +10,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from chatport.wire.chat import (
+    AudioDelta,
     ChatChunk,
     ChunkChoice,
     CustomDelta,
@@ -56,6 +57,10 @@ def call(index: int = 0, *, id: str = "", name: str = "", text: str = "", type: 
     function = FunctionDelta(name=name or UNSET, arguments=text or UNSET)
     delta = ToolCallDelta(index=index, id=id or UNSET, type=type or UNSET, function=function)  # type: ignore[arg-type]
     return piece(tool_calls=[delta])
+
+
+CITATION = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 1, "url": "http://a", "title": "A"}}
+CITED = Raw(msgspec.json.encode(CITATION))
 
 
 def item(token: str) -> TokenLogprob:
@@ -146,6 +151,36 @@ def test_the_table_has_a_way_to_the_end_from_everywhere() -> None:
             [piece(content="a", refusal=None), piece(content="b", refusal=None), STOP],
             [ROLE, {"content": "a"}, {"content": "b"}, "stop"],
             id="nulls that some upstreams repeat are removed",
+        ),
+        pytest.param(
+            [piece(content="a", annotations=[CITED]), piece(annotations=[]), piece(annotations=[CITED], finish="stop")],
+            [ROLE, {"content": "a"}, {"annotations": [CITATION]}, {"annotations": [CITATION]}, "stop"],
+            id="annotations come after their text and before the finish",
+        ),
+        pytest.param(
+            [piece(annotations=[CITED]), piece(reasoning_content="hm"), piece(content="a"), STOP],
+            [ROLE_OF_CALLS, {"annotations": [CITATION]}, {"reasoning_content": "hm"}, {"content": "a"}, "stop"],
+            id="annotations do not begin the answer",
+        ),
+        pytest.param(
+            [piece(annotations=[CITED]), STOP],
+            [ROLE_OF_CALLS, {"annotations": [CITATION]}, {"content": ""}, "stop"],
+            id="nothing but annotations has empty content",
+        ),
+        pytest.param(
+            [
+                piece(role="assistant", content=None, audio=AudioDelta(id="audio_1", transcript="Hi")),
+                piece(audio=AudioDelta(data="AAA=")),
+                piece(reasoning_content="late", audio=AudioDelta(expires_at=9), finish="stop"),
+            ],
+            [
+                ROLE_OF_CALLS,
+                {"audio": {"id": "audio_1", "transcript": "Hi"}},
+                {"audio": {"data": "AAA="}},
+                {"audio": {"expires_at": 9}},
+                "stop",
+            ],
+            id="audio",
         ),
     ],
 )
@@ -355,6 +390,13 @@ CALL = st.builds(
     function=st.just(UNSET) | FUNCTION,
     custom=st.just(UNSET) | CUSTOM,
 )
+AUDIO = st.builds(
+    AudioDelta,
+    id=st.sampled_from([UNSET, "audio_1"]),
+    data=st.sampled_from(["AQ==", "AQI=", "AQID"]),
+    transcript=TEXT | st.just(UNSET),
+    expires_at=st.sampled_from([UNSET, 9]),
+)
 DELTA = st.builds(
     Delta,
     role=st.sampled_from([UNSET, "assistant"]),
@@ -363,6 +405,8 @@ DELTA = st.builds(
     reasoning_content=TEXT | st.just(UNSET),
     tool_calls=st.just(UNSET) | st.lists(CALL, max_size=2),
     function_call=st.just(UNSET) | FUNCTION,
+    audio=st.just(UNSET) | AUDIO,
+    annotations=st.just(UNSET) | st.lists(st.just(CITED), max_size=2),
 )
 ITEMS = st.none() | st.lists(st.builds(item, TEXT), max_size=2)
 CHOICE = st.builds(
@@ -469,6 +513,28 @@ def whole(*chunks: ChatChunk) -> dict[str, Any]:
             [piece(function_call=FunctionDelta(name="f", arguments="{}"))],
             {"content": None, "refusal": None, "function_call": {"name": "f", "arguments": "{}"}},
             id="function call",
+        ),
+        pytest.param(
+            [piece(content="a", annotations=[CITED]), piece(annotations=[CITED])],
+            {"content": "a", "refusal": None, "annotations": [CITATION, CITATION]},
+            id="annotations",
+        ),
+        pytest.param(
+            [
+                piece(audio=AudioDelta(id="audio_1", transcript="H", data="AQID")),
+                piece(audio=AudioDelta(id="audio_1", transcript="i", data="BA==", expires_at=9)),
+            ],
+            {
+                "content": None,
+                "refusal": None,
+                "audio": {"id": "audio_1", "data": "AQIDBA==", "transcript": "Hi", "expires_at": 9},
+            },
+            id="audio",
+        ),
+        pytest.param(
+            [piece(audio=AudioDelta(data="AQ==")), piece(audio=AudioDelta(data="AgM="))],
+            {"content": None, "refusal": None, "audio": {"data": "AQID", "transcript": ""}},
+            id="audio in pieces that are each padded",
         ),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, json
 
-from chatport.wire.chat import ChatChunk, ChunkChoice, Delta, FinishReason, FunctionDelta, ToolCallDelta
+from chatport.wire.chat import AudioDelta, ChatChunk, ChunkChoice, Delta, FinishReason, FunctionDelta, ToolCallDelta
 from chatport.wire.tally import Estimate, Tally, usage_of
 
 
@@ -36,6 +36,14 @@ def test_a_bound_is_never_below_the_bytes_and_counts_what_may_be_hidden() -> Non
     assert tally(chunk(Delta(content="春")), chunk(Delta(), "stop")).bound == 5
     call = ToolCallDelta(index=0, id="c", type="function", function=FunctionDelta(name="f", arguments=UNSET))
     assert tally(chunk(Delta(tool_calls=[call]))).bound > len(json.encode(call))
+
+
+def test_sound_counts_by_its_length_in_time_and_its_transcript_as_text() -> None:
+    second = AudioDelta(data="A" * 64_000)
+    assert tally(chunk(Delta(audio=second))).tokens == 20
+    assert tally(chunk(Delta(audio=AudioDelta(transcript="a" * 40)))).tokens == 10
+    assert tally(chunk(Delta(audio=AudioDelta(data="AA==")))).tokens == 1
+    assert 20 < tally(chunk(Delta(audio=second))).bound < 64_000
 
 
 def test_an_estimate_looks_like_any_usage_on_the_wire() -> None:

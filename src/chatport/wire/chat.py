@@ -508,6 +508,15 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     custom: CustomDelta | UnsetType = UNSET
 
 
+class AudioDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A piece of a spoken answer: `data` is base64, its transcript comes in pieces of its own."""
+
+    id: str | UnsetType = UNSET
+    data: str | UnsetType = UNSET
+    transcript: str | UnsetType = UNSET
+    expires_at: int | UnsetType = UNSET
+
+
 class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
@@ -515,6 +524,8 @@ class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     tool_calls: list[ToolCallDelta] | UnsetType = UNSET
     function_call: FunctionDelta | UnsetType = UNSET
+    audio: AudioDelta | UnsetType = UNSET
+    annotations: list[Raw] | UnsetType = UNSET
 
 
 class ChunkChoice(Struct, frozen=True, kw_only=True):

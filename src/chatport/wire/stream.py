@@ -2,8 +2,10 @@
 
 Each choice of an answer walks through `NEXT`, one table that every backend is held to:
 
-    NEW ──role──> OPEN ──content, refusal, call──> ANSWER ──finish──> DONE
-                  reasoning: OPEN          (more of them): ANSWER     (an empty answer: OPEN ──finish──> DONE)
+    NEW ──role──> OPEN ──content, refusal, audio, call──> ANSWER ──finish──> DONE
+                  reasoning: OPEN                (more of them): ANSWER     (an empty answer: OPEN ──finish──> DONE)
+
+Annotations, which are about an answer and no part of it, may stand anywhere before the finish and change no state.
 
 What can be repaired is repaired: a role that is missing, repeated or late; a finish that comes with content; several
 choices or several kinds of text in one chunk; tool calls with gaps in their indexes, without id or type, or with their
@@ -13,25 +15,29 @@ InternalError: a choice that never ends, an index nobody asked for, a call witho
 
 The role chunk is held back until it is known what follows, since its content is `""` before text and null before
 anything else. A choice that only reasoned gets an empty text before its finish, so that its joined deltas are the reply
-of a request that does not stream: there, content is null only where calls or a refusal stand in its place.
+of a request that does not stream: there, content is null only where calls, audio or a refusal stand in its place.
 
 Rules of the file: no I/O, no clock, and a text chunk of a running answer costs two constructions and no copy.
 """
 
 from __future__ import annotations
 
+import binascii
 import random
 import string
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterable, Iterable, Iterator
+from contextlib import suppress
 from enum import IntEnum, StrEnum
 from itertools import chain
 from typing import Final, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from chatport.ids import fresh
 from chatport.wire.chat import (
+    AudioDelta,
     ChatChunk,
     ChatCompletion,
     Choice,
@@ -70,14 +76,17 @@ class Kind(StrEnum):
     REASONING = "reasoning_content"
     CONTENT = "content"
     REFUSAL = "refusal"
+    AUDIO = "audio"
     TOOL_CALL = "tool_calls"
     FUNCTION_CALL = "function_call"
+    ANNOTATIONS = "annotations"
     FINISH = "finish_reason"
 
 
 _ANSWER: Final = {
     Kind.CONTENT: State.ANSWER,
     Kind.REFUSAL: State.ANSWER,
+    Kind.AUDIO: State.ANSWER,
     Kind.TOOL_CALL: State.ANSWER,
     Kind.FUNCTION_CALL: State.ANSWER,
     Kind.FINISH: State.DONE,
@@ -85,8 +94,8 @@ _ANSWER: Final = {
 
 NEXT: Final[dict[State, dict[Kind, State]]] = {
     State.NEW: {Kind.ROLE: State.OPEN},
-    State.OPEN: {Kind.REASONING: State.OPEN, **_ANSWER},
-    State.ANSWER: _ANSWER,
+    State.OPEN: {Kind.REASONING: State.OPEN, Kind.ANNOTATIONS: State.OPEN, **_ANSWER},
+    State.ANSWER: {Kind.ANNOTATIONS: State.ANSWER, **_ANSWER},
     State.DONE: {},  # usage and [DONE] belong to the answer, not to a choice
 }
 
@@ -236,7 +245,7 @@ class _ChoiceGrammar:
             raise InternalError("The model called a tool without naming it.")
         if self.state is State.NEW:
             yield self._role(Kind.FINISH)
-        elif self.state is State.OPEN:  # it has only reasoned
+        elif self.state is State.OPEN:  # it has only reasoned, or told its sources
             yield from self._say(Kind.CONTENT, Delta(content=""))
         self.state = NEXT[self.state][Kind.FINISH]
         yield ChunkChoice(index=self.index, delta=_END_OF_DELTA, finish_reason=reason)
@@ -247,6 +256,8 @@ class _ChoiceGrammar:
             yield Kind.CONTENT, Delta(content=delta.content or "")
         if delta.refusal:
             yield Kind.REFUSAL, Delta(refusal=delta.refusal)
+        if delta.audio:
+            yield Kind.AUDIO, Delta(audio=delta.audio)
         for piece in delta.tool_calls or ():
             name, text = _name_and_text(piece)
             if name or text or piece.id:
@@ -256,6 +267,8 @@ class _ChoiceGrammar:
         if name or text:
             for said in self._legacy_call().push(name, text):
                 yield Kind.FUNCTION_CALL, said
+        if delta.annotations:
+            yield Kind.ANNOTATIONS, Delta(annotations=delta.annotations)
 
     def _call(self, piece: ToolCallDelta, name: str) -> _Call:
         """The call that this piece belongs to. Some upstreams give every call the index 0: a new id with a new name
@@ -288,12 +301,14 @@ def _is_plain_text(choice: ChunkChoice) -> bool:
         and delta.reasoning_content is UNSET
         and delta.tool_calls is UNSET
         and delta.function_call is UNSET
+        and delta.audio is UNSET
+        and delta.annotations is UNSET
     )
 
 
 def _carries_text_of(delta: Delta, logprobs: Logprobs) -> bool:
     """Whether these logprobs need a piece of content made for them: a token inside a character has no text yet."""
-    if delta.refusal or delta.tool_calls or delta.function_call:
+    if delta.refusal or delta.audio or delta.tool_calls or delta.function_call:
         return False
     return bool(logprobs.content or logprobs.refusal)
 
@@ -394,6 +409,8 @@ class _JoinedChoice:
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._refusal: list[str] = []
+        self._audio: list[AudioDelta] = []
+        self._annotations: list[Raw] = []
         self._logprobs: list[Logprobs] = []
         self._calls: dict[int, list[ToolCallDelta]] = {}
         self._function_call: list[FunctionDelta] = []
@@ -407,6 +424,10 @@ class _JoinedChoice:
             self._reasoning.append(delta.reasoning_content)
         if delta.refusal:
             self._refusal.append(delta.refusal)
+        if delta.audio:
+            self._audio.append(delta.audio)
+        if delta.annotations:
+            self._annotations += delta.annotations
         for call in delta.tool_calls or ():
             self._calls.setdefault(call.index, []).append(call)
         if delta.function_call:
@@ -428,6 +449,8 @@ class _JoinedChoice:
             reasoning_content="".join(self._reasoning) or UNSET,
             tool_calls=[_joined_call(pieces) for _, pieces in sorted(self._calls.items())] or UNSET,
             function_call=_joined_function(self._function_call) if self._function_call else UNSET,
+            audio=_joined_audio(self._audio) if self._audio else UNSET,
+            annotations=self._annotations,
         )
 
 
@@ -454,6 +477,26 @@ def _joined_call(pieces: list[ToolCallDelta]) -> ToolCall:
 
 def _joined_function(pieces: list[FunctionDelta]) -> FunctionCall:
     return FunctionCall(name=pieces[0].name or "", arguments="".join(piece.arguments or "" for piece in pieces))
+
+
+def _joined_audio(pieces: list[AudioDelta]) -> Raw:
+    """The whole of what was spoken; its id is the first that was said, its end the last."""
+    whole = AudioDelta(
+        id=next((piece.id for piece in pieces if piece.id), UNSET),
+        data=_joined_base64([piece.data for piece in pieces if piece.data]),
+        transcript="".join(piece.transcript or "" for piece in pieces),
+        expires_at=next((piece.expires_at for piece in reversed(pieces) if piece.expires_at), UNSET),
+    )
+    return Raw(msgspec.json.encode(whole))
+
+
+def _joined_base64(pieces: list[str]) -> str:
+    """One text, also where each piece is one of its own with padding at its end."""
+    text = "".join(pieces)
+    if "=" in text.rstrip("="):
+        with suppress(binascii.Error, ValueError):
+            return b64encode(b"".join(b64decode(piece) for piece in pieces)).decode()
+    return text
 
 
 async def collect(envelope: Envelope, choices: int, chunks: AsyncIterable[ChatChunk]) -> ChatCompletion:

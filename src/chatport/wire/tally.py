@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from msgspec import UNSET, json
 
-from chatport.wire.chat import ChatChunk, Usage
+from chatport.wire.chat import AudioDelta, ChatChunk, Usage
 
 BYTES_PER_TOKEN = 4
 """Of an estimate, as in English. A bound never divides: Chinese has fewer."""
 
 CALL_TOKENS = 16
 """Of a bound, for a call: the marks around it are not in what it says."""
+
+SOUND_PER_TOKEN = 3200
+"""Characters of base64 of an estimate: 16-bit samples at 24 kHz, as sound is streamed, and 20 tokens a second."""
+
+SHORTEST_SOUND = 50
+"""Of a bound: speech at 6 kbit/s, the least that Opus makes, in as many tokens."""
 
 _encode = json.Encoder().encode
 
@@ -35,6 +41,8 @@ class Tally:
             for text in (delta.content, delta.reasoning_content, delta.refusal):
                 if text:
                     size += len(text) if text.isascii() else len(text.encode())
+            if delta.audio:
+                size += self._spoken(delta.audio)
             if delta.tool_calls or delta.function_call:
                 size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
                 self.bound += CALL_TOKENS
@@ -43,6 +51,12 @@ class Tally:
                 self.size += size
             if size or delta.role is UNSET:
                 self.bound += size + 1
+
+    def _spoken(self, audio: AudioDelta) -> int:
+        """What it counts for, in bytes of text: nobody's tokens of sound are as short as its bytes."""
+        sound = len(audio.data or "")
+        self.bound += -(-sound // SHORTEST_SOUND)
+        return len((audio.transcript or "").encode()) + -(-sound * BYTES_PER_TOKEN // SOUND_PER_TOKEN)
 
     @property
     def tokens(self) -> int:

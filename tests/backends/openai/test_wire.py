@@ -1,7 +1,4 @@
-"""Streams and replies as providers send them, each with its habits, and what our client gets of them.
-
-The frames are shortened; their fields, nulls, order and comments are what each provider sends as of 2026.
-"""
+"""Streams and replies as providers send them, each with its habits, and what our client gets of them."""
 
 from __future__ import annotations
 
@@ -28,16 +25,16 @@ from chatport.policy.prices import Rates, TokenRates, Tokens, cost_pico, most
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import Estimate
 from support.backend_suite import ask
+from support.recorded import CASES, CITATION, NONE, STOP, delta
 from support.stream_rules import check_stream, joined
 
 ASKED = Asked("t", "far", "near")
 REQUEST = ask("hi", stream=True)
 
 
-class Wire(NamedTuple):
-    """What is sent, and what it comes to: content, reasoning, finish, tool calls, prompt and completion tokens."""
+class Told(NamedTuple):
+    """What a stream comes to: content, reasoning, finish, tool calls, prompt and completion tokens."""
 
-    frames: list[str]
     content: str | None
     finish: str = "stop"
     reasoning: str = ""
@@ -46,129 +43,41 @@ class Wire(NamedTuple):
     cached: int = 0
 
 
-def delta(text: str, rest: str = "") -> str:
-    head = '{"id":"1","object":"chat.completion.chunk","created":1,"model":"far","choices":'
-    return f'{head}[{{"index":0,"delta":{{{text}}}{rest}}}]'
+WEATHER = (("weather", "{}"),)
+PEKING = (("weather", '{"city": "北京"}'),)
 
-
-USAGE = '"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12}'
-NONE = ',"finish_reason":null'
-STOP = ',"finish_reason":"stop"'
-
-WIRES: dict[str, Wire] = {
-    "openai": Wire(
-        [
-            delta('"role":"assistant","content":"","refusal":null', ',"logprobs":null' + NONE) + ',"usage":null}',
-            delta('"content":"Hi"', ',"logprobs":null' + NONE) + ',"usage":null,"obfuscation":"x"}',
-            delta("", ',"logprobs":null' + STOP) + ',"usage":null}',
-            f'{{"id":"1","choices":[],{USAGE[:-1]},"prompt_tokens_details":{{"cached_tokens":4}}}}}}',
-        ],
-        "Hi",
-        cached=4,
+TOLD: dict[str, Told] = {
+    "openai.text": Told("Hi", usage=(2006, 300), cached=1920),
+    "openai.tools": Told(
+        None, "tool_calls", calls=(("weather", '{"city":"北京"}'), ("time", "{}")), usage=(2006, 300), cached=1920
     ),
-    "deepseek": Wire(
-        [
-            delta('"role":"assistant","content":null,"reasoning_content":"hm"', NONE) + "}",
-            delta('"content":"Hi","reasoning_content":null', NONE) + "}",
-            delta('"content":"","reasoning_content":null', STOP)
-            + ',"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,"prompt_cache_hit_tokens":8,'
-            '"prompt_cache_miss_tokens":1}}',
-        ],
-        "Hi",
-        reasoning="hm",
-        cached=8,
-    ),
-    "moonshot": Wire(
-        [
-            delta('"role":"assistant","content":""', NONE) + "}",
-            delta('"content":"Hi"', NONE) + "}",
-            delta("", STOP + "," + USAGE) + "}",
-        ],
-        "Hi",
-    ),
-    "mistral": Wire(
-        [
-            delta('"role":"assistant","content":""', NONE) + "}",
-            delta('"content":[{"type":"text","text":"Hi"}]', NONE) + "}",
-            delta('"content":""', ',"finish_reason":"model_length"') + f",{USAGE}}}",
-        ],
-        "Hi",
-        finish="length",
-    ),
-    "groq": Wire(
-        [
-            delta('"role":"assistant","content":""', NONE) + ',"x_groq":{"id":"req_1"}}',
-            delta('"content":"Hi"', NONE) + "}",
-            delta("", STOP) + f',"x_groq":{{"id":"req_1",{USAGE}}},{USAGE}}}',
-        ],
-        "Hi",
-    ),
-    "openrouter": Wire(
-        [
-            ": OPENROUTER PROCESSING",
-            delta('"role":"assistant","content":"","reasoning":"hm","reasoning_details":[{"type":"x"}]', NONE)
-            + ',"provider":"P"}',
-            delta('"role":"assistant","content":"Hi"', NONE + ',"native_finish_reason":null') + "}",
-            delta('"role":"assistant","content":""', STOP + ',"native_finish_reason":"stop"') + "}",
-            f'{{"id":"1","choices":[{{"index":0,"delta":{{"role":"assistant","content":""}}{NONE}}}],{USAGE}}}',
-        ],
-        "Hi",
-        reasoning="hm",
-    ),
-    "vllm": Wire(
-        [
-            delta('"role":"assistant","content":""', ',"logprobs":null' + NONE) + ',"prompt_token_ids":null}',
-            delta('"tool_calls":[{"id":"call_1","type":"function","index":0,"function":{"name":"f"}}]', NONE) + "}",
-            delta('"tool_calls":[{"index":0,"function":{"arguments":"{\\"a\\""}}]', NONE) + "}",
-            delta('"tool_calls":[{"index":0,"function":{"arguments":": 1}"}}]', NONE) + "}",
-            delta('"content":""', ',"finish_reason":"tool_calls","stop_reason":null') + "}",
-            f'{{"id":"1","choices":[],{USAGE}}}',
-        ],
-        None,
-        finish="tool_calls",
-        calls=(("f", '{"a": 1}'),),
-    ),
-    "ollama": Wire(
-        [
-            delta('"role":"assistant","content":"","tool_calls":[{"function":{"name":"f","arguments":{"a":1}}}]', NONE)
-            + "}",
-            delta('"role":"assistant","content":""', ',"finish_reason":"tool_calls"') + "}",
-            f'{{"id":"1","choices":[],{USAGE}}}',
-        ],
-        None,
-        finish="tool_calls",
-        calls=(("f", '{"a":1}'),),
-    ),
-    "llama-server": Wire(
-        [
-            delta('"role":"assistant","content":null', NONE) + "}",
-            delta('"content":"Hi"', NONE) + "}",
-            delta("", STOP) + "}",
-            f'{{"id":"1","choices":[],{USAGE},"timings":{{"prompt_n":1}}}}',
-        ],
-        "Hi",
-    ),
-    "zhipu": Wire(
-        [
-            delta('"role":"assistant","content":"Hi"') + "}",
-            delta('"content":""', ',"finish_reason":"sensitive"') + f",{USAGE}}}",
-        ],
-        "Hi",
-        finish="content_filter",
-    ),
+    "openai.audio": Told(None),
+    "openai.search": Told("Hi"),
+    "deepseek.text": Told("Hi", reasoning="hm", usage=(16, 10), cached=12),
+    "deepseek.tools": Told(None, "tool_calls", calls=PEKING, cached=8),
+    "moonshot.text": Told("Hi", cached=6),
+    "moonshot.tools": Told(None, "tool_calls", calls=WEATHER, cached=6),
+    "zhipu.text": Told("Hi", "content_filter", "hm"),
+    "zhipu.tools": Told(None, "tool_calls", calls=PEKING),
+    "mistral.text": Told("Hi", "length", "hm"),
+    "mistral.tools": Told(None, "tool_calls", calls=WEATHER),
+    "groq.text": Told("Hi", reasoning="hm"),
+    "groq.tools": Told(None, "tool_calls", calls=(*WEATHER, ("time", "{}"))),
+    "openrouter.text": Told("Hi", reasoning="hm"),
+    "openrouter.tools": Told(None, "tool_calls", calls=WEATHER),
+    "vllm.text": Told("Hi", reasoning="hm"),
+    "vllm.tools": Told(None, "tool_calls", calls=(("f", '{"a": 1}'),)),
+    "ollama.text": Told("Hi", reasoning="hm"),
+    "ollama.tools": Told(None, "tool_calls", calls=(("f", '{"a":1}'),)),
+    "llama-server.text": Told("Hi", reasoning="hm"),
+    "llama-server.tools": Told(None, "tool_calls", calls=(("f", "{}"),)),
 }
 
 
-def bytes_of(wire: Wire) -> bytes:
-    lines = [frame if frame.startswith(":") else f"data: {frame}" for frame in wire.frames]
-    return "".join(f"{line}\n\n" for line in [*lines, "data: [DONE]"]).encode()
-
-
 @pytest.mark.parametrize("size", [1, 17, 100_000])
-@pytest.mark.parametrize("provider", WIRES)
-def test_a_stream_is_what_it_was_and_correct(provider: str, size: int) -> None:
-    wire = WIRES[provider]
-    data = bytes_of(wire)
+@pytest.mark.parametrize("name", CASES)
+def test_a_stream_is_what_it_was_and_correct(name: str, size: int) -> None:
+    told, data = TOLD[name], CASES[name].stream
     reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
     grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=True)
     sent = []
@@ -182,14 +91,87 @@ def test_a_stream_is_what_it_was_and_correct(provider: str, size: int) -> None:
     check_stream(frames, choices=1, include_usage=True)
     (choice,) = joined(frames)
     message = choice["message"]
-    assert (message["content"], choice["finish_reason"]) == (wire.content, wire.finish)
-    assert message.get("reasoning_content", "") == wire.reasoning
+    assert (message["content"], choice["finish_reason"]) == (told.content, told.finish)
+    assert message.get("reasoning_content", "") == told.reasoning
     assert [
         (call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", [])
-    ] == list(wire.calls)
+    ] == list(told.calls)
     usage = frames[-1]["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"]) == wire.usage
-    assert usage["prompt_tokens_details"]["cached_tokens"] == wire.cached
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == told.usage
+    assert usage["prompt_tokens_details"]["cached_tokens"] == told.cached
+
+
+SPOKEN = (
+    '"role":"assistant","refusal":null,"audio":{"id":"audio_1","transcript":"Hi"}',
+    '"audio":{"id":"audio_1","data":"AQID"}',
+    '"audio":{"id":"audio_1","data":"BA=="},"annotations":null',
+    '"audio":{"id":"audio_1","expires_at":9}',
+)
+CITED = ('"content":"Hi"', f'"content":"","annotations":[{json.dumps(CITATION)}]', '"annotations":[],"audio":null')
+
+
+def streamed(*deltas: str) -> list[dict[str, Any]]:
+    """What a client gets of these."""
+    frames = "".join(f"data: {delta(each, NONE)}\n\n" for each in deltas) + f"data: {delta('', STOP)}\n\n"
+    reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
+    grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=False)
+    sent = [said for chunk in reader.feed(frames.encode()) for said in grammar.push(chunk)]
+    told: list[dict[str, Any]] = json.loads(msgspec.json.encode(sent + grammar.finish()))
+    check_stream(told)
+    return told
+
+
+def test_audio_and_annotations_are_streamed_as_they_came() -> None:
+    spoken = [frame["choices"][0]["delta"] for frame in streamed(*SPOKEN)]
+    assert [said["audio"] for said in spoken[1:-1]] == [
+        {"id": "audio_1", "transcript": "Hi"},
+        {"id": "audio_1", "data": "AQID"},
+        {"id": "audio_1", "data": "BA=="},
+        {"id": "audio_1", "expires_at": 9},
+    ]
+    cited = [frame["choices"][0]["delta"] for frame in streamed(*CITED)]
+    assert cited[1:-1] == [{"content": "Hi"}, {"annotations": [CITATION]}]
+
+
+@pytest.mark.parametrize("given", ["null", "[]", "{}", "5", '"x"', '{"data":5}', '[5,null,"x"]'])
+def test_what_is_no_audio_and_no_annotation_is_left_out(given: str) -> None:
+    said = streamed('"content":"Hi"', f'"audio":{given},"annotations":{given}')
+    assert [frame["choices"][0]["delta"] for frame in said] == [
+        {"role": "assistant", "content": ""},
+        {"content": "Hi"},
+        {},
+    ]
+
+
+def test_what_a_raw_object_holds_is_written_anew() -> None:
+    """A stream's frame is one line of UTF-8, whatever an upstream sends as its whole answer instead."""
+    reply = b'{"choices":[{"message":{"content":"Hi","annotations":[{\n"a":1}, {"b":"\xff"}]},"finish_reason":"stop"}]}'
+    (chunk, _) = [
+        *(reader := StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=True)).feed(reply),
+        *reader.end(),
+    ]
+    assert chunk.choices[0].delta.annotations == [msgspec.Raw(b'{"a":1}')]
+    whole = completion_of(read(reply, ASKED), 1, bound_of(REQUEST))
+    assert whole.choices[0].message.annotations == [msgspec.Raw(b'{"a":1}')]
+
+
+def test_a_spoken_reply_has_no_content() -> None:
+    audio = {"id": "audio_1", "data": "AQID", "transcript": "Hi", "expires_at": 9}
+    (choice,) = completed({"choices": [{"message": {"content": None, "audio": audio}, "finish_reason": "stop"}]})[
+        "choices"
+    ]
+    assert (choice["message"]["content"], choice["message"]["audio"]) == (None, audio)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_whole_reply_comes_to_the_same_as_its_stream(name: str) -> None:
+    told = TOLD[name]
+    (choice,) = completed(CASES[name].reply)["choices"]
+    message = choice["message"]
+    assert (message["content"], choice["finish_reason"]) == (told.content, told.finish)
+    assert message.get("reasoning_content", "") == told.reasoning
+    calls = [call["function"] for call in message.get("tool_calls", [])]
+    assert [(call["name"], call["arguments"]) for call in calls] == list(told.calls)
 
 
 def completed(reply: dict[str, Any], n: int = 1) -> dict[str, Any]:
@@ -245,9 +227,13 @@ def test_a_usage_that_is_not_said_or_absurd_is_estimated_and_known_as_an_estimat
     whole = f'{{"choices":[{{"message":{{"content":"Hi there."}},"finish_reason":"stop"}}],"usage":{usage}}}'.encode()
     bound = bound_of(REQUEST)
     reply = completion_of(read(whole, ASKED), 1, bound)
-    frames = [delta('"role":"assistant"', NONE), delta('"content":"Hi there."', NONE), delta("", STOP)]
+    frames = [
+        delta('"role":"assistant"', NONE),
+        delta('"content":"Hi there."', NONE),
+        delta("", STOP, f',"usage":{usage}'),
+    ]
     reader = StreamReader(ASKED, 1, bound, ReadLimits(), whole=False)
-    sent = "".join(f"data: {frame}}}\n\n" for frame in frames[:-1]) + f'data: {frames[-1]},"usage":{usage}}}\n\n'
+    sent = "".join(f"data: {frame}\n\n" for frame in frames)
     streamed = [*reader.feed(sent.encode()), *reader.end()][-1].usage
     expected = Estimate(
         prompt_tokens=bound.prompt_tokens // 4, completion_tokens=3, total_tokens=bound.prompt_tokens // 4 + 3

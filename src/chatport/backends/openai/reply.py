@@ -20,6 +20,7 @@ from chatport.ids import fresh
 from chatport.targets import Bound
 from chatport.wire.chat import (
     NULL,
+    AudioDelta,
     ChatChunk,
     ChatCompletion,
     Choice,
@@ -54,6 +55,8 @@ class SaidPart(Struct, frozen=True):
 
     type: str | None = None
     text: str | None = None
+    thinking: str | list[SaidPart] | None = None
+    """Mistral's place for what was thought."""
 
 
 class SaidFunction(Struct, frozen=True):
@@ -83,8 +86,15 @@ class Said(Struct, frozen=True):
     reasoning: Any = None
     tool_calls: list[SaidCall] | None = None
     function_call: SaidFunction | None = None
-    annotations: list[Raw] | None = None
+    annotations: Raw = NULL
     audio: Raw = NULL
+
+
+class SaidAudio(Struct, frozen=True):
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+    expires_at: int | None = None
 
 
 class SaidTop(Struct, frozen=True):
@@ -174,13 +184,18 @@ class Piece(Struct, frozen=True):
 
 
 _decode_piece = json.Decoder(Piece).decode
+_decode_audio = json.Decoder(SaidAudio | None).decode
+_decode_list = json.Decoder(list[Raw] | None).decode
+_decode_object = json.Decoder(dict[str, Any]).decode
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_SILENCE = SaidAudio()
 
 
 def read_piece(data: bytes) -> Piece:
     """One chunk, or a whole reply. Raises UpstreamFailed for what is none."""
     try:
         return _decode_piece(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except _BROKEN as exc:
         raise UpstreamFailed(NO_ANSWER) from exc
 
 
@@ -217,7 +232,13 @@ _NOTHING = Delta()
 
 
 def _delta(said: Said) -> Delta:
-    if said.tool_calls is None and said.function_call is None and said.refusal is None:
+    if (
+        said.tool_calls is None
+        and said.function_call is None
+        and said.refusal is None
+        and said.audio is NULL
+        and said.annotations is NULL
+    ):
         reasoning = _reasoning(said)
         text = said.content if isinstance(said.content, str) else _text(said.content)
         return Delta(content=text) if reasoning is None else Delta(content=text, reasoning_content=reasoning)
@@ -227,6 +248,8 @@ def _delta(said: Said) -> Delta:
         reasoning_content=_reasoning(said) or UNSET,
         tool_calls=[_call_delta(at, call) for at, call in enumerate(said.tool_calls)] if said.tool_calls else UNSET,
         function_call=_function_delta(said.function_call) if said.function_call else UNSET,
+        audio=_audio_delta(said.audio),
+        annotations=_annotations(said.annotations) or UNSET,
     )
 
 
@@ -240,7 +263,46 @@ def _text(content: str | list[SaidPart] | None) -> str | None:
 def _reasoning(said: Said) -> str | None:
     if said.reasoning_content is not None:
         return said.reasoning_content
-    return said.reasoning if isinstance(said.reasoning, str) else None
+    if isinstance(said.reasoning, str):
+        return said.reasoning
+    if isinstance(said.content, list):
+        thoughts = (part.thinking for part in said.content)
+        return "".join(each if isinstance(each, str) else _text(each) or "" for each in thoughts) or None
+    return None
+
+
+def _audio_delta(given: Raw) -> AudioDelta | UnsetType:
+    """Unset for what is none, or says nothing."""
+    try:
+        said = _decode_audio(given)
+    except _BROKEN:
+        return UNSET
+    if said is None or said == _SILENCE:
+        return UNSET
+    return AudioDelta(
+        id=said.id or UNSET,
+        data=said.data or UNSET,
+        transcript=said.transcript or UNSET,
+        expires_at=said.expires_at or UNSET,
+    )
+
+
+def _annotations(given: Raw) -> list[Raw]:
+    """Those that are objects."""
+    try:
+        items = _decode_list(given) or []
+    except _BROKEN:
+        return []
+    return [written for item in items if (written := _object(item)) is not None]
+
+
+def _object(given: Raw) -> Raw | None:
+    """The same, written anew; None for anything but an object. msgspec does not look into a Raw: line feeds, and bytes
+    that are no text, would go out as they came."""
+    try:
+        return Raw(json.encode(_decode_object(given)))
+    except _BROKEN:
+        return None
 
 
 def _call_delta(at: int, call: SaidCall) -> ToolCallDelta:
@@ -347,15 +409,16 @@ def _ordered(said: Sequence[SaidChoice]) -> Sequence[SaidChoice]:
 def _choice(index: int, choice: SaidChoice) -> Choice:
     said = choice.message or choice.delta or Said()
     calls = [_call(call) for call in said.tool_calls or ()]
-    content = _text(said.content)
+    content, audio = _text(said.content), _object(said.audio)
+    instead = calls or said.function_call or said.refusal or audio
     message = ResponseMessage(
-        content=content if content is not None or calls or said.function_call or said.refusal else "",
+        content=(content or None) if instead else content or "",
         refusal=said.refusal or None,
         reasoning_content=_reasoning(said) or UNSET,
-        annotations=said.annotations or [],
+        annotations=_annotations(said.annotations),
         tool_calls=calls or UNSET,
         function_call=_function_call(said.function_call) if said.function_call else UNSET,
-        audio=said.audio if bytes(said.audio) != b"null" else UNSET,
+        audio=UNSET if audio is None else audio,
     )
     reason = finish_reason(choice.finish_reason) if choice.finish_reason else "tool_calls" if calls else "stop"
     logprobs = _logprobs(choice.logprobs) if choice.logprobs is not None else None
