@@ -88,6 +88,19 @@ def test_a_request_is_posted_at_its_price_and_the_key_sees_it(server: Server, bu
     assert [one["group"] for one in usage["data"]] == ["alice"]
 
 
+def test_a_key_sees_nothing_of_another(server: Server, budgeted: Budgeted) -> None:
+    """Not even where both have one owner; what concerns all is an admin's."""
+    key, api = budgeted("1usd/month")
+    other, their = budgeted("2usd/month")
+    api.completion(**POEM)
+    theirs = their.http.get("/v1/key")
+    assert (theirs.json()["today"], theirs.json()["month"]) == (None, None)
+    assert [budget["subject"] for budget in theirs.json()["budgets"]] == [other.id]
+    assert key.id not in theirs.text
+    for path in ("/admin/usage?by=key", "/admin/audit"):
+        assert httpx2.get(f"{server.url}{path}", headers=api.http.headers, trust_env=False).status_code == 403
+
+
 @pytest.mark.parametrize("query", ["by=planet", "since=yesterday"])
 def test_a_bad_question_is_a_400_that_names_it(server: Server, query: str) -> None:
     admin = {"authorization": f"Bearer {server.admin_key}"}

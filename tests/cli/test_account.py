@@ -91,7 +91,7 @@ def test_a_budget_is_made_listed_changed_and_ended(key: str, amount: str, unit: 
     changed = told("budgets", "set", made["id"], "--mode", "report")
     assert changed["mode"] == "report"
     run("budgets", "end", made["id"])
-    assert [one["id"] for one in told("budgets", "list")] in ([], [made["id"]])
+    assert told("budgets", "list") == []
 
 
 @pytest.mark.parametrize(
@@ -239,6 +239,29 @@ def test_verify_finds_what_was_forged(home: Path, key: str, name: str) -> None:
     assert f"DIFFERS: {what}" in result.output
     assert "The account is NOT right." in result.output
     assert json.loads(refused("ledger", "verify", "--json").stdout)["differences"]
+
+
+def test_what_is_over_its_hold_or_its_limit_is_listed_and_no_difference(home: Path, key: str) -> None:
+    """In the configured currency, where it is money."""
+    (home / "chatport.toml").write_text(CONFIG + '[ledger]\ncurrency = "EUR"\ncurrency_rate = 0.5\n')
+    money, tokens = (told("budgets", "create", f"key:{key}", each)["id"] for each in ("1usd", "3tok"))
+    on_store(home, lambda store: post(store, "req_a", budget=money, over_hold=True, key_id=key, held_nano=100))
+    run("budgets", "set", money, "--amount", "0.00000005usd")
+    run("corrections", "add", tokens, "5tok", "--note", "moved here")
+    words = run("ledger", "verify")
+    assert "over its hold: req_a (m): 0.00000005 EUR held, 0.000000035 EUR charged." in words
+    assert f"over its limit: {money}: 0.000000035 EUR posted and 0.00 EUR held of 0.000000025 EUR." in words
+    assert f"over its limit: {tokens}: 5 tokens posted and 0 tokens held of 3 tokens." in words
+    assert words.endswith("The account is right.\n")
+
+
+def test_a_budget_that_only_reports_and_one_that_has_ended(key: str) -> None:
+    made = told("budgets", "create", f"key:{key}", "5usd", "--report")
+    assert made["mode"] == "report"
+    run("budgets", "end", made["id"])
+    assert told("budgets", "list") == []
+    [ended] = told("budgets", "list", "--all")
+    assert (ended["id"], ended["ended_at"] is not None) == (made["id"], True)
 
 
 def test_the_audit_says_who_what_and_from_what_to_what(key: str) -> None:

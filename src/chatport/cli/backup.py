@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -48,7 +49,9 @@ def backup(
     if file.exists() and not force:
         end(Ending.FAILED, f"{file} is there already; give another name, or --force.")
     try:
-        size = copied(source, file)
+        size = copied(source, file, replacing=force)
+    except FileExistsError:  # somebody made it meanwhile
+        end(Ending.FAILED, f"{file} is there already; give another name, or --force.")
     except (OSError, sqlite3.Error) as error:
         end(Ending.FAILED, f"The copy can't be written: {error}.")
     if as_json:
@@ -63,8 +66,9 @@ def is_part_of(source: Path, file: Path) -> bool:
     return any(file.resolve() == each.resolve() for each in own)
 
 
-def copied(source: Path, file: Path) -> int:
-    """The copy's size. Raises OSError and sqlite3.Error, and leaves no half of one."""
+def copied(source: Path, file: Path, *, replacing: bool) -> int:
+    """The copy's size. Raises OSError (FileExistsError where it may not replace one) and sqlite3.Error, and leaves no
+    half of one."""
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.absolute().parent)  # made 0600
     os.close(handle)
     temporary = Path(name)
@@ -79,8 +83,22 @@ def copied(source: Path, file: Path) -> int:
             reading.close()
         with temporary.open("rb+") as whole:
             os.fsync(whole.fileno())
-        temporary.replace(file)
-    except BaseException:
+        if replacing:
+            temporary.replace(file)
+        else:
+            file.hardlink_to(temporary)
+        keep_name(file.absolute().parent)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     return file.stat().st_size
+
+
+def keep_name(folder: Path) -> None:
+    """A file's name outlives a loss of power once its folder is on the disk; Windows has no such thing."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

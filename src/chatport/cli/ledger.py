@@ -12,11 +12,12 @@ from msgspec import Struct, json
 
 from chatport.cli.database import on_store
 from chatport.cli.endings import Ending, told
-from chatport.cli.money import understood
+from chatport.cli.money import currency_of, understood
 from chatport.cli.options import ConfigOption, JsonOption, print_json
 from chatport.config import load
 
 if TYPE_CHECKING:
+    from chatport.policy.quantities import Currency
     from chatport.store import Store
     from chatport.store.account import HoldRow, PostingRow
     from chatport.store.proof import Proof
@@ -91,7 +92,7 @@ def verify(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(proof)
     else:
-        for sentence in in_words(proof):
+        for sentence in in_words(proof, currency_of(configured)):
             typer.echo(sentence)
     if proof.differences:
         raise typer.Exit(Ending.FAILED)
@@ -140,8 +141,10 @@ def line_of(row: PostingRow | HoldRow) -> Line:
     )
 
 
-def in_words(proof: Proof) -> list[str]:
+def in_words(proof: Proof, currency: Currency) -> list[str]:
     """What was found, a sentence a line."""
+    from chatport.policy.quantities import shown  # noqa: PLC0415
+
     said = [f"{proof.requests} requests posted, {proof.open_holds} running, {proof.balances} balances."]
     for one in proof.differences:
         where = [name for name in (one.budget_id, one.request_id) if name is not None]
@@ -150,11 +153,13 @@ def in_words(proof: Proof) -> list[str]:
             f"DIFFERS: {what} of {', '.join(where) or 'the account'}: {one.kept} kept, {one.computed} computed."
         )
     said += [
-        f"over its hold: {one.request_id} ({one.model}): held {one.held_nano}, charged {one.charge_nano} nano-dollars."
+        f"over its hold: {one.request_id} ({one.model}): {currency.shown(one.held_nano)} held, "
+        f"{currency.shown(one.charge_nano)} charged."
         for one in proof.over_hold
     ]
     said += [
-        f"over its limit: {one.budget_id}: {one.posted} posted and {one.held} held of {one.limit}."
+        f"over its limit: {one.budget_id}: {shown(one.posted, one.unit, currency)} posted and "
+        f"{shown(one.held, one.unit, currency)} held of {shown(one.limit, one.unit, currency)}."
         for one in proof.over_limit
     ]
     return [*said, "The account is right." if not proof.differences else "The account is NOT right."]

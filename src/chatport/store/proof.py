@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct, json
 from sqlalchemy import Connection
 
-from chatport.store.account import HoldAccount, Place
+from chatport.store.account import HoldAccount, Place, Unit
 from chatport.store.database import Database, rows_of
 
 RANGE: Final = 100_000
@@ -55,6 +55,7 @@ class OverLimit(Struct, frozen=True, kw_only=True):
 
     budget_id: str
     period: int
+    unit: Unit
     limit: int
     posted: int
     held: int
@@ -81,10 +82,7 @@ class Prover:
 
 
 def _verify(connection: Connection) -> Proof:
-    kept: dict[Place, tuple[int, int, int, int]] = {
-        (budget_id, period): (posted, held, granted, amount)
-        for budget_id, period, posted, held, granted, amount in rows_of(connection, BALANCES, {})
-    }
+    kept = {(row[0], row[1]): _Kept(*row[2:]) for row in rows_of(connection, BALANCES, {})}
     sums = _sums(connection)
     held, held_ids = _held(connection)
     differences = [
@@ -100,11 +98,28 @@ def _verify(connection: Connection) -> Proof:
         differences=differences,
         over_hold=list(_over_hold(connection)),
         over_limit=[
-            OverLimit(budget_id=place[0], period=place[1], limit=amount + granted, posted=posted, held=held_)
-            for place, (posted, held_, granted, amount) in sorted(kept.items())
-            if posted + held_ > amount + granted
+            OverLimit(
+                budget_id=place[0],
+                period=place[1],
+                unit=one.unit,
+                limit=one.amount + one.granted,
+                posted=one.posted,
+                held=one.held,
+            )
+            for place, one in sorted(kept.items())
+            if one.posted + one.held > one.amount + one.granted
         ],
     )
+
+
+class _Kept(NamedTuple):
+    """A balance as it is written down, and its budget's amount and unit."""
+
+    posted: int = 0
+    held: int = 0
+    granted: int = 0
+    amount: int = 0
+    unit: Unit = "nano"
 
 
 class _Sum:
@@ -138,16 +153,13 @@ def _held(connection: Connection) -> tuple[dict[Place, int], list[str]]:
     return sums, [request_id for request_id, _ in rows]
 
 
-def _differing(
-    kept: dict[Place, tuple[int, int, int, int]], sums: dict[Place, _Sum], held: dict[Place, int]
-) -> Iterator[Difference]:
+def _differing(kept: dict[Place, _Kept], sums: dict[Place, _Sum], held: dict[Place, int]) -> Iterator[Difference]:
     for place in sorted({*kept, *sums, *held}):
-        posted, held_kept, granted, _ = kept.get(place, (0, 0, 0, 0))
-        entries = sums.get(place, _Sum())
+        balance, entries = kept.get(place, _Kept()), sums.get(place, _Sum())
         compared: tuple[tuple[What, int, int], ...] = (
-            ("posted", posted, entries.posted),
-            ("granted", granted, entries.granted),
-            ("held", held_kept, held.get(place, 0)),
+            ("posted", balance.posted, entries.posted),
+            ("granted", balance.granted, entries.granted),
+            ("held", balance.held, held.get(place, 0)),
         )
         for what, is_kept, computed in compared:
             if is_kept != computed:
@@ -197,8 +209,8 @@ def _ranges(connection: Connection) -> Iterator[dict[str, int]]:
 LAST: Final = "SELECT coalesce(max(sequence), 0) FROM postings"
 
 BALANCES: Final = (
-    "SELECT balances.budget_id, balances.period, balances.posted, balances.held, balances.granted, budgets.amount "
-    "FROM balances JOIN budgets ON budgets.id = balances.budget_id"
+    "SELECT balances.budget_id, balances.period, balances.posted, balances.held, balances.granted, budgets.amount, "
+    "budgets.unit FROM balances JOIN budgets ON budgets.id = balances.budget_id"
 )
 
 SUMS: Final = (
