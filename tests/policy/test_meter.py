@@ -456,7 +456,7 @@ async def test_a_hold_that_arrives_after_its_request_was_refused_goes_too() -> N
     def fail() -> None:
         raise StoreUnavailable("gone")
 
-    journal.hold = noted  # type: ignore[method-assign]
+    journal.hold = noted  # type: ignore[method-assign,assignment]
     world.database.before = fail  # on its way, and nobody waits for it any more
     with pytest.raises(StoreUnavailable):
         async with world.meter() as one:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from chatport.store import Store
 from chatport.store.account import (
+    Answer,
     AttemptRow,
     Checkpoint,
     Claim,
@@ -22,6 +25,7 @@ from chatport.store.account import (
     Settlement,
 )
 from chatport.store.budgets import BudgetRow
+from chatport.store.errors import StoreUnavailable
 from chatport.store.schema import attempts, entries, holds, postings
 
 TOKENS = BudgetRow(id="bud_1", kind="key", subject="key_1", unit="token", amount=100, period="once", created_at=1)
@@ -266,3 +270,26 @@ def test_what_costs_nothing_fits_under_a_budget_that_is_overdrawn() -> None:
     free = Claim("bud_1", 0, 0, 0, 1, "nano")
     assert free.room(-5, 100) == 100
     assert claim().room(-5, 100) < 0
+
+
+async def test_who_is_cancelled_hears_of_it_when_the_write_is_done(store: Store) -> None:
+    async def ask() -> Answer:
+        return await store.journal.hold(hold("req_1"))
+
+    asking = asyncio.create_task(ask())
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await store.journal.held("req_1") is not None
+
+
+async def test_nobody_waits_for_a_program_that_ends(store: Store) -> None:
+    """Its tasks are cancelled, the one that writes among them, maybe before it has begun."""
+    writing = store.journal.settle(structs.replace(end("req_1"), also=(lambda _: time.sleep(0.05),)))
+    while store.journal._writing is None:
+        await asyncio.sleep(0)
+    store.journal._writing.cancel()
+    with pytest.raises(StoreUnavailable, match="the program ends"):
+        await writing
+    assert await store.journal.settle(end("req_1")) is False  # and whoever comes later is served again

@@ -204,7 +204,7 @@ class Ledger:
         store takes it. `then` is called when it is there, or never will be."""
         writing = self.journal.settle(settlement)
         writing.add_done_callback(lambda done: self._posted(settlement, then, done))
-        await asyncio.shield(writing)
+        await writing
 
     def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:
         match done.exception():

@@ -198,10 +198,11 @@ class Meter:
         await self._ledger.place(hold, self._write, wait=wait)
 
     async def _write(self, hold: Hold) -> Answer:
-        """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written."""
+        """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
+        upstream that has been asked need not wait so long to hear that nobody listens."""
         writing = self._writing = self._ledger.journal.hold(hold)
         writing.add_done_callback(lambda done: self._written(hold, done))
-        return await asyncio.shield(writing)
+        return await (writing if hold.new else asyncio.shield(writing))
 
     def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
         self._writing = None

@@ -15,7 +15,7 @@ from msgspec import json
 
 from chatport.store.account import Answer, Checkpoint, Hold, HoldAccount, HoldRow, Settlement, Write
 from chatport.store.books import write_account
-from chatport.store.database import Database, Work, rows_of, run_many
+from chatport.store.database import Database, T, Work, rows_of, run_many
 from chatport.store.errors import StoreUnavailable
 
 TURNS: Final = 6
@@ -26,12 +26,20 @@ LARGEST_BATCH: Final = 512
 """Writes in one transaction: bounds how long the first of them waits."""
 
 
-Waiting: TypeAlias = tuple[Write, asyncio.Future[Any]]
+class Written(asyncio.Future[T]):
+    """A write under way, which nobody calls back: whoever is cancelled while awaiting it hears of that when it is done.
+    Does what `asyncio.shield` does, without its second future, and its two further turns of the loop."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+
+Waiting: TypeAlias = tuple[Write, Written[Any]]
 
 
 class Journal:
     """Everything that requests write. Each may come to StoreUnavailable; then it is not known whether it was written,
-    and settling again is harmless. Who awaits a future and may be cancelled shields it: the write goes on."""
+    and settling again is harmless. Whoever can't wait for it when cancelled shields what it awaits."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,20 +47,20 @@ class Journal:
         self._scheduled = False
         self._writing: asyncio.Task[None] | None = None
 
-    def hold(self, hold: Hold) -> asyncio.Future[Answer]:
+    def hold(self, hold: Hold) -> Written[Answer]:
         """Places a hold, or changes it."""
         return self._submit(hold)
 
-    def checkpoint(self, checkpoint: Checkpoint) -> asyncio.Future[None]:
+    def checkpoint(self, checkpoint: Checkpoint) -> Written[None]:
         """Notes how far an answer is."""
         return self._submit(checkpoint)
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[bool]:
+    def settle(self, settlement: Settlement) -> Written[bool]:
         """Posts a request. False: it was posted already."""
         return self._submit(settlement)
 
-    def _submit(self, write: Write) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def _submit(self, write: Write) -> Written[Any]:
+        future: Written[Any] = Written(loop=asyncio.get_running_loop())
         self._waiting.append((write, future))
         self._schedule()
         return future
@@ -77,7 +85,7 @@ class Journal:
             done = None if _is_large(batch) else self._database.write_now(_writing(batch))
         except Exception as exc:  # noqa: BLE001  whatever it is, it belongs to those who wait
             if _is_one_s_fault(batch, exc):
-                self._writing = asyncio.create_task(self._write_all(batch), name="account")
+                self._begin(batch)
                 return
             _refuse(batch, exc)
             self._schedule()
@@ -90,17 +98,25 @@ class Journal:
             self._schedule()
             return
         self._waiting.extendleft(reversed(batch))
-        self._writing = asyncio.create_task(self._write_all(), name="account")
+        self._begin()
 
-    async def _write_all(self, apart: Sequence[Waiting] = ()) -> None:
-        """Writes until nothing waits; what comes meanwhile is the next transaction. `apart`: each in one of its own."""
-        try:
-            for one in apart:
-                await self._write([one])
-            while batch := self._next_batch():
-                await self._write(batch)
-        finally:
-            self._writing = None
+    def _begin(self, apart: Sequence[Waiting] = ()) -> None:
+        """Writes, in a task, until nothing waits. `apart`: first, each in a transaction of its own."""
+        self._writing = asyncio.create_task(self._write_all(apart), name="account")
+        self._writing.add_done_callback(lambda done: self._ended(done, apart))
+
+    def _ended(self, done: asyncio.Task[None], apart: Sequence[Waiting]) -> None:
+        self._writing = None
+        if done.cancelled() or done.exception() is not None:  # the program ends: nobody is left who would write
+            _refuse([*apart, *self._waiting], StoreUnavailable("the program ends"))
+            self._waiting.clear()
+        self._schedule()
+
+    async def _write_all(self, apart: Sequence[Waiting]) -> None:
+        for one in apart:
+            await self._write([one])
+        while batch := self._next_batch():
+            await self._write(batch)
 
     async def _write(self, batch: Sequence[Waiting]) -> None:
         try:
@@ -109,6 +125,9 @@ class Journal:
             if not _is_one_s_fault(batch, exc):
                 _refuse(batch, exc)
                 return
+        except BaseException:
+            _refuse(batch, StoreUnavailable("the program ends"))
+            raise
         else:
             _answer(batch, answers)
             return
