@@ -15,6 +15,7 @@ from openai import OpenAI, RateLimitError
 from openai.types.chat import ChatCompletionMessageParam
 
 from support.asking import Api, refusal
+from support.javascript import run_tests
 from support.serving import Server, serving
 
 SAID: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hi"}]
@@ -192,6 +193,12 @@ def test_the_sdk_does_not_repeat_what_can_never_pass(house: House) -> None:
     with pytest.raises(RateLimitError) as caught:
         house.sdk("--tpm", "3").chat.completions.create(model="echo", messages=[{"role": "user", "content": "a b c d"}])
     assert caught.value.request.headers["x-stainless-retry-count"] == "0"
+
+
+def test_the_javascript_sdk_honours_limits_and_budgets(server: Server) -> None:
+    keys = {"CHATPORT_KEY": ("--rpm", "60"), "CHATPORT_SMALL": ("--tpm", "3"), "CHATPORT_SPENT": ("--budget", "1tok")}
+    made = {name: server.new_key(*options).key for name, options in keys.items()}
+    run_tests("limits.test.mjs", server, **made)
 
 
 def test_limits_change_while_the_server_runs(house: House) -> None:
