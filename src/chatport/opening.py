@@ -17,7 +17,6 @@ import msgspec
 from msgspec import structs
 
 from chatport import __version__
-from chatport.backends import scripted
 from chatport.backends.base import Backend
 from chatport.backends.http.pool import Pools
 from chatport.config import Config, LlamaModel, ModelConfig, OnDemandConfig, RoutedModel, ScriptedModel
@@ -27,6 +26,7 @@ from chatport.store.prices import CONFIGURATION, EMBEDDED
 from chatport.targets import Target
 
 if TYPE_CHECKING:
+    from chatport.backends.llama.installed import Installed
     from chatport.backends.on_demand.backend import OnDemandBackend, OnDemandSettings
     from chatport.backends.on_demand.shelf import ShelvedModel
 
@@ -70,12 +70,14 @@ def relaxed(model: Model, config: Config) -> Model:
 
 
 def open_scripted(entry: ScriptedModel) -> tuple[Model, Backend]:
-    backend = scripted.ScriptedBackend(entry.reply, delay_ms=entry.delay_ms, fail_status=entry.fail_status)
+    from chatport.backends.scripted import FEATURES, ScriptedBackend  # noqa: PLC0415  only where a model is scripted
+
+    backend = ScriptedBackend(entry.reply, delay_ms=entry.delay_ms, fail_status=entry.fail_status)
     target = Target(
         id=entry.id,
         backend=entry.id,
         model=entry.id,
-        features=scripted.FEATURES,
+        features=FEATURES,
         fingerprint=fingerprint(msgspec.json.encode(structs.replace(entry, price=None, price_model=None))),
         price_model=entry.price_model,
     )
@@ -129,7 +131,7 @@ def open_on_demand(config: Config, on_change: Callable[[Iterable[Model]], None])
     files = {resolve(entry.path, config.home).absolute() for entry in config.models if isinstance(entry, LlamaModel)}
     settings = on_demand_settings(config.on_demand)
 
-    def wanted(model: ShelvedModel) -> bool:
+    def wanted(model: Installed) -> bool:
         return model.name not in names and model.path.absolute() not in files
 
     def changed(found: Collection[ShelvedModel]) -> None:

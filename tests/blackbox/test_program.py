@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -147,6 +148,52 @@ def test_the_first_start_shows_keys_that_work(tmp_path: Path) -> None:
             assert api.http.get("/v1/models").status_code == 200
             api.close()
         assert not any(key.encode() in path.read_bytes() for path in tmp_path.glob("*.db*") for key in keys)
+
+
+def default_home(tmp_path: Path, model: Path) -> Path:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2-135m.gguf").symlink_to(model)
+    return tmp_path
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what counts as resident is another thing on other systems")
+def test_an_idle_default_server_takes_at_most_390_mb(tmp_path: Path, smollm2_path: Path) -> None:
+    with serving(default_home(tmp_path, smollm2_path)) as server:
+        resident = psutil.Process(server.process.pid).memory_info().rss
+    assert resident <= 390_000_000
+
+
+def test_an_idle_default_server_loads_only_what_it_needs(tmp_path: Path, smollm2_path: Path) -> None:
+    """Python itself writes down each module that it imports."""
+    with serving(default_home(tmp_path, smollm2_path), environ={"PYTHONPROFILEIMPORTTIME": "1"}) as server:
+        loaded = set(re.findall(r"^import time: .*\| +(\S+)$", server.log.read_text(), re.MULTILINE))
+    assert {"xllamacpp", "jinja2", "chatport.backends.on_demand.backend"} <= loaded
+    assert not {name.partition(".")[0] for name in loaded} & {
+        "alembic",
+        "anyio",
+        "asyncpg",
+        "genai_prices",
+        "h11",
+        "jsonschema",
+        "llguidance",
+        "prompt_toolkit",
+        "pydantic",
+        "rich",
+        "starlette",
+        "yaml",
+    }
+    assert not loaded & {
+        "chatport.backends.llama.weights",
+        "chatport.backends.on_demand.process",
+        "chatport.backends.openai",
+        "chatport.backends.scripted",
+        "chatport.cli.price_list",
+        "chatport.store.postgres",
+        "chatport.upstreams",
+        "sqlalchemy.dialects.postgresql",
+        "sqlalchemy.ext",
+        "sqlalchemy.orm",
+    }
 
 
 def test_only_our_port_listens(model_server: Server) -> None:

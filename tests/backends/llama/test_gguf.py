@@ -6,6 +6,7 @@ import contextlib
 import os
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatport.backends.llama.catalogue import WeightsError
-from chatport.backends.llama.gguf import ModelFile, ModelFileError, read
+from chatport.backends.llama.gguf import ModelFile, ModelFileError, Strings, read
 from support.gguf_files import HEAD, gguf, string
 
 
@@ -33,6 +34,16 @@ def test_what_it_says(tmp_path: Path) -> None:
     assert model.tokens[2:4] == [b"<|im_end|>", b"a"]
     assert model.token_types == [2, 3, 3, 1, 1, 1, 1]
     assert (model.bos_id, model.eos_id) == (1, 2)
+
+
+@given(st.lists(st.binary(max_size=4)), st.slices(8))
+def test_strings_are_the_list_they_were_made_of(strings: list[bytes], part: slice) -> None:
+    made = Strings(strings)
+    assert (list(made), len(made), made[part]) == (strings, len(strings), strings[part])
+    assert [made[at] for at in range(-len(strings), len(strings))] == strings * 2
+    for beyond in (len(strings), -len(strings) - 1):
+        with pytest.raises(IndexError):
+            made[beyond]
 
 
 def test_what_it_need_not_say(tmp_path: Path) -> None:
@@ -109,3 +120,16 @@ def test_the_default_model(smollm2_path: Path) -> None:
     model = read(smollm2_path)
     assert (model.architecture, model.context_length, len(model.tokens)) == ("llama", 8192, 49152)
     assert (model.bos_id, model.eos_id) == (1, 2)
+
+
+def test_what_is_kept_of_the_default_model(smollm2_path: Path) -> None:
+    """Kept: under 1.5 MB, and under 3 while it is read. An object for each token, or a copy of the head, is more."""
+    tracemalloc.start()
+    try:
+        model = read(smollm2_path)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(model.tokens) == 49152
+    assert kept < 1_500_000
+    assert peak < 3_000_000

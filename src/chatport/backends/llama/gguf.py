@@ -12,14 +12,17 @@ import hashlib
 import mmap
 import stat
 import struct
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, overload
 
 from msgspec import Struct
 
 from chatport.backends.llama.catalogue import WeightsError
 
-Value: TypeAlias = int | float | bool | bytes | list["Value"]
+Value: TypeAlias = "int | float | bool | bytes | Strings | list[Value]"
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
@@ -56,6 +59,35 @@ class ModelFileError(WeightsError):
     """The model can't be loaded from this file; the message is a sentence that names the file and the reason."""
 
 
+class Strings(Sequence[bytes]):
+    """A list of strings in two objects: one object for each token would take three times the memory, for as long as the
+    model is there (2.4 MB instead of 0.7 for 49,152 tokens)."""
+
+    def __init__(self, strings: Iterable[bytes]) -> None:
+        joined = bytearray()
+        self._ends = array("Q", [0])
+        for string in strings:
+            joined += string
+            self._ends.append(len(joined))
+        self._joined = bytes(joined)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._joined[start:end] for start, end in pairwise(self._ends))
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        at = range(len(self))[index]
+        return self._joined[self._ends[at] : self._ends[at + 1]]
+
+
 class ModelFile(Struct, frozen=True, kw_only=True):
     """What the program needs to know of a model before the engine has it."""
 
@@ -68,7 +100,7 @@ class ModelFile(Struct, frozen=True, kw_only=True):
     chat_template: str | None
     tokenizer: str
     """The family of the tokenizer: `gpt2` (bytes spelled as letters), `llama` (SentencePiece), …"""
-    tokens: list[bytes]
+    tokens: Sequence[bytes]
     """The vocabulary as the file spells it, by token id."""
     token_types: list[int]
     """llama.cpp's `llama_token_type`, by token id."""
@@ -120,7 +152,7 @@ def _described(path: Path, metadata: dict[str, Value], digest: str) -> ModelFile
     architecture = _text(metadata, "general.architecture")
     context = metadata.get(f"{architecture}.context_length")
     tokens = metadata.get("tokenizer.ggml.tokens")
-    if architecture is None or not isinstance(context, int) or not isinstance(tokens, list):
+    if architecture is None or not isinstance(context, int) or not isinstance(tokens, Strings):
         raise ModelFileError(f"{path} is no language model: architecture, context length or vocabulary are missing.")
     types = metadata.get("tokenizer.ggml.token_type")
     return ModelFile(
@@ -130,7 +162,7 @@ def _described(path: Path, metadata: dict[str, Value], digest: str) -> ModelFile
         context_length=context,
         chat_template=_text(metadata, "tokenizer.chat_template"),
         tokenizer=_text(metadata, "tokenizer.ggml.model") or "",
-        tokens=[token for token in tokens if isinstance(token, bytes)],
+        tokens=tokens,
         token_types=[kind for kind in types if isinstance(kind, int)] if isinstance(types, list) else [],
         bos_id=_number(metadata, "tokenizer.ggml.bos_token_id"),
         eos_id=_number(metadata, "tokenizer.ggml.eos_token_id"),
@@ -163,8 +195,9 @@ def _number(metadata: dict[str, Value], key: str) -> int | None:
 
 
 def _digest(data: mmap.mmap, head: int) -> str:
-    digest = hashlib.sha256(data[:head])
-    digest.update(data[max(head, len(data) - TAIL) :])
+    with memoryview(data) as view:  # a slice of the file itself would be a copy of the whole head
+        digest = hashlib.sha256(view[:head])
+        digest.update(view[max(head, len(data) - TAIL) :])
     digest.update(str(len(data)).encode())
     return digest.hexdigest()
 
@@ -242,10 +275,12 @@ class _Cursor:
             return self._array(depth + 1)
         return self._plain(kind)
 
-    def _array(self, depth: int) -> list[Value]:
+    def _array(self, depth: int) -> Strings | list[Value]:
         kind, count = self.number(4), self.count()
         if depth > MAX_ARRAY_DEPTH:
             raise _Malformed("its lists are nested too deep")
+        if kind == STRING:
+            return Strings(self.string() for _ in range(count))
         if kind not in NUMBERS:
             return [self.value(kind, depth) for _ in range(count)]
         form = struct.Struct(f"<{count}{NUMBERS[kind].format[1:]}")

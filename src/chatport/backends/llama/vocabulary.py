@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
+from itertools import chain, repeat
 from typing import Final
 
 from chatport.backends.llama.gguf import ModelFile
 
-UNKNOWN, CONTROL, BYTE = 2, 3, 6
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6
 """llama.cpp's `llama_token_type`, as far as it matters here."""
 
 LOOKS_LIKE_CONTROL: Final = re.compile(rb"<\|[^<>|\s]+\|>")
@@ -25,11 +26,11 @@ class Vocabulary:
 
     def __init__(self, model: ModelFile) -> None:
         self._tokens = model.tokens
-        self._types = model.token_types
         self._says = SPELLINGS.get(model.tokenizer, _as_it_is)
-        self._control = [token for token in range(len(self._tokens)) if self.is_control(token)]
+        typed = enumerate(zip(model.tokens, chain(model.token_types, repeat(NORMAL)), strict=False))
+        self._control = {token: spelled for token, (spelled, kind) in typed if _is_control(spelled, kind)}
         self.control_texts = frozenset(
-            text for token in self._control if (text := self._tokens[token].decode("utf-8", "replace"))
+            text for spelled in self._control.values() if (text := spelled.decode("utf-8", "replace"))
         )
         """Texts that would become control tokens where a prompt holds them."""
 
@@ -42,7 +43,7 @@ class Vocabulary:
 
     def control_id(self, text: str) -> int | None:
         """The id of the control token that is spelled so; None where the text is text."""
-        return next((token for token in self._control if self._tokens[token] == text.encode()), None)
+        return next((token for token, spelled in self._control.items() if spelled == text.encode()), None)
 
     def says(self, token: int) -> bytes:
         """The bytes of text that a token stands for; none for a control token."""
@@ -52,9 +53,7 @@ class Vocabulary:
 
     def is_control(self, token: int) -> bool:
         """Whether the token steers the model and says nothing."""
-        if self._type(token) in (UNKNOWN, CONTROL):
-            return True
-        return LOOKS_LIKE_CONTROL.fullmatch(self._tokens[token]) is not None
+        return token in self._control
 
     @cached_property
     def longest(self) -> int:
@@ -84,8 +83,9 @@ class Vocabulary:
     def _knows(self, token: int) -> bool:
         return 0 <= token < len(self._tokens)
 
-    def _type(self, token: int) -> int:
-        return self._types[token] if token < len(self._types) else 1
+
+def _is_control(spelled: bytes, kind: int) -> bool:
+    return kind in (UNKNOWN, CONTROL) or LOOKS_LIKE_CONTROL.fullmatch(spelled) is not None
 
 
 def _is_text(said: bytes) -> bool:

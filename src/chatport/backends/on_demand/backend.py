@@ -22,6 +22,7 @@ from chatport.wire.errors import ApiError, ModelNotFound, Unavailable
 
 if TYPE_CHECKING:
     from chatport.backends.llama import LlamaSettings
+    from chatport.backends.llama.installed import Installed
     from chatport.backends.on_demand.process import ModelProcess
 
 LOOK_EVERY: Final = 1.0
@@ -79,13 +80,12 @@ class OnDemandBackend:
         self,
         home: Path,
         settings: OnDemandSettings,
-        wanted: Callable[[ShelvedModel], bool],
+        wanted: Callable[[Installed], bool],
         on_change: Callable[[Collection[ShelvedModel]], None],
     ) -> None:
         self._settings = settings
-        self._wanted = wanted
         self._on_change = on_change
-        self._shelf = Shelf(home)
+        self._shelf = Shelf(home, wanted)
         self._models: dict[str, ShelvedModel] = {}
         self._looking = asyncio.Lock()
         self._looked = float("-inf")
@@ -158,7 +158,7 @@ class OnDemandBackend:
     # --- Files -------------------------------------------------------------------------------------------------------
 
     def _take(self, found: list[ShelvedModel]) -> None:
-        models = {model.name: model for model in found if self._wanted(model)}
+        models = {model.name: model for model in found}
         if models == self._models:
             self._residents.keep_only(models.values())
             return

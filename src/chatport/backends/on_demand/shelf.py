@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -39,16 +40,18 @@ def unreadable(model: ShelvedModel) -> str:
 
 
 class Shelf:
-    """The models in a home. A head is read once for each version of a file: a tenth of a second and more."""
+    """The models in a home, as far as they are wanted. A head is read once for each version of a file: a tenth of a
+    second and more, and megabytes for that while."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, wanted: Callable[[Installed], bool]) -> None:
         self._home = home
+        self._wanted = wanted
         self._known: dict[Version, ShelvedModel] = {}
 
     def look(self) -> list[ShelvedModel]:
         """What is there now. Reads from the disk."""
         known: dict[Version, ShelvedModel] = {}
-        for model in list_models(self._home):
+        for model in filter(self._wanted, list_models(self._home)):
             changed_ns = _changed(model.path)
             if changed_ns is not None:
                 version = (model.name, model.path, model.size, changed_ns)
