@@ -7,8 +7,9 @@ time. Held and free answers take turns, cut at the same number of tokens, their 
 count. A round is everything from the request to the answer's end; the time to the first piece is told beside it.
 
 `schema`: a strict JSON schema with texts, numbers and lists. `object`: any JSON object. `call`: a function that must be
-called. `tools`: functions that may be called (the answer is text). Each is compared with free text behind a prompt of the same length, since tools and schemas stand in the prompt
-and every token of it makes the next one slower. Goal (issue 3): at most 15 % fewer tokens/s.
+called. `tools`: functions that may be called (the answer is text). Each is compared with free text behind a prompt of
+the same length, since tools and schemas stand in the prompt and every token of it makes the next one slower. Goal
+(issue 3): at most 15 % fewer tokens/s.
 """
 
 from __future__ import annotations

@@ -3,11 +3,13 @@
     python benchmarks/engine.py [--model PATH.gguf] [--streams 1,4,8,16] [--rounds 3] [--exact] [--json FILE]
 
 Two servers are kept loaded in processes of their own, the bare engine (xllamacpp, driven by its own threads) and
-Chatport (a real port, driven over HTTP from here), with the same model, slots, window and threads. Rounds alternate
-A/B/A/B, each figure is the best round of its side, so that a noisy neighbour hurts neither. Every request has a prompt
-of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides). Temperature
-is 1, the API's default; `--exact` measures temperature 0, where Chatport gives up the prompt cache beside other
-requests so that the answer is the same with a cold and a warm one, and the bare engine does not.
+Chatport (a real port, driven over HTTP from here), with the same model, slots, window, threads, and time that these
+spin before they sleep (`--bare-spin 300000`: the engine's own default, some 4 % faster with one stream on an idle
+machine, and a fifth of the speed where another process has one of two cores; see backends/llama/engine.py). Rounds
+alternate A/B/A/B, each figure is the best round of its side, so that a noisy neighbour hurts neither. Every request has
+a prompt of its own of about 64 tokens and makes exactly 96 (the end tokens are banned by logit_bias on both sides).
+Temperature is 1, the API's default; `--exact` measures temperature 0, where Chatport gives up the prompt cache beside
+other requests so that the answer is the same with a cold and a warm one, and the bare engine does not.
 
 Goals (issue 2): tokens/s >= 0.95 of bare at 1 and 4 streams, >= 0.90 at 8 and 16; first token at most 15 ms later at 1
 stream; loop lag p99 <= 10 ms; ready <= 3 s; resident <= 400 MB with the default configuration (a test holds 390).
@@ -34,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from chatport.backends.llama.engine import SPIN
 
 NEW_TOKENS = 96
 SLOTS = 16
@@ -145,11 +149,11 @@ def bare_body(serial: int, exact: bool) -> dict[str, Any]:
 
 
 class Bare:
-    def __init__(self, model: str, threads: int, exact: bool) -> None:
+    def __init__(self, model: str, threads: int, exact: bool, spin: int) -> None:
         child = [sys.executable, __file__, "--child", "bare", "--model", model, "--threads", str(threads)]
         self.process = subprocess.Popen(
             child + ["--exact"] * exact,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env=os.environ | {"GOMP_SPINCOUNT": str(spin)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._read() == "ready"
 
@@ -306,15 +310,16 @@ def best(waves: Sequence[Wave]) -> tuple[float, float]:
     return max(wave.rate for wave in waves), min(statistics.median(wave.first) for wave in waves) * 1000
 
 
-def measure(model: str, threads: int, streams: Sequence[int], rounds: int, exact: bool, home: Path) -> dict[str, Any]:
-    bare, ours = Bare(model, threads, exact), Ours(model, threads, exact, home / "ours")
+def measure(options: argparse.Namespace, streams: Sequence[int], home: Path) -> dict[str, Any]:
+    model, threads, exact = options.model, options.threads, options.exact
+    bare, ours = Bare(model, threads, exact, options.bare_spin), Ours(model, threads, exact, home / "ours")
     table = []
     try:
         for side in (bare, ours):
             side.wave(SLOTS)  # thrown away: from here on every slot has had a prompt, as in a server that has run
         for n in streams:
             a, b = [], []
-            for _ in range(rounds):
+            for _ in range(options.rounds):
                 a.append(bare.wave(n))
                 b.append(ours.wave(n))
             (bare_rate, bare_first), (our_rate, our_first) = best(a), best(b)
@@ -363,6 +368,7 @@ def main() -> None:
     parser.add_argument("--streams", default="1,4,8,16", help="concurrent streams to measure")
     parser.add_argument("--rounds", type=int, default=3, help="rounds per side; the best counts")
     parser.add_argument("--threads", type=int, default=len(psutil.Process().cpu_affinity() or [1]))
+    parser.add_argument("--bare-spin", type=int, default=SPIN, help="the bare engine's GOMP_SPINCOUNT (default: ours)")
     parser.add_argument("--exact", action="store_true", help="temperature 0 instead of 1")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--child", choices=["bare", "ours"], help=argparse.SUPPRESS)
@@ -375,7 +381,7 @@ def main() -> None:
         return our_server(options.config, options.watch)
     streams = [int(n) for n in options.streams.split(",")]
     with tempfile.TemporaryDirectory() as home:
-        result = measure(options.model, options.threads, streams, options.rounds, options.exact, Path(home))
+        result = measure(options, streams, Path(home))
     show(result)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
