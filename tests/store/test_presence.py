@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 from chatport.store import open_store
 from chatport.store.presence import LockedFiles, Nowhere
 from support.accounts import ledger_over, rows
@@ -81,3 +83,15 @@ def test_where_nothing_can_be_locked_nobody_is_dead() -> None:
     there.enter("one")
     there.leave("one")
     assert there.dead() == []
+
+
+def test_a_disk_without_locks_leaves_it_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    there = LockedFiles(tmp_path / "w")
+    there.enter("one")
+    assert there.dead() == []
+    there.leave("one")
+    assert not (tmp_path / "w").exists()

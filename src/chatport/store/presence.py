@@ -53,13 +53,15 @@ class LockedFiles:
         self._locked: dict[str, int] = {}
 
     def enter(self, name: str) -> None:
-        with suppress(OSError):
+        unseen = self._folder / f".{name}"
+        try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
-            unseen = self._folder / f".{name}"
-            descriptor = os.open(unseen, os.O_RDWR | os.O_CREAT, 0o600)
-            self._locked[name] = descriptor
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._locked[name] = os.open(unseen, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._locked[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
             unseen.rename(self._folder / name)  # only now may others look whether it is locked
+        except OSError:  # a disk without locks, say
+            with suppress(OSError):
+                unseen.unlink()
 
     def leave(self, name: str) -> None:
         with suppress(OSError):
