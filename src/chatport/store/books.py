@@ -219,16 +219,21 @@ def _make_budgets(connection: Connection, writes: Sequence[Write]) -> None:
 
 def _load(connection: Connection, places: Sequence[Place]) -> dict[Place, Balance]:
     """The balances, locked to the transaction's end; one that is not there yet is made."""
-    run_many(connection, NEW_BALANCE, [{"budget_id": budget_id, "period": period} for budget_id, period in places])
-    select = BALANCE if connection.dialect.name == "sqlite" else BALANCE + " FOR UPDATE OF balances"
-    found: dict[Place, Balance] = {}
-    for budget_id, period in places:
-        [row] = rows_of(connection, select, {"budget_id": budget_id, "period": period})
-        amount, ended_at, posted, held, granted = row
-        found[budget_id, period] = Balance(
+    if not places:
+        return {}
+    named = [{"budget_id": budget_id, "period": period} for budget_id, period in places]
+    run_many(connection, NEW_BALANCE, named)
+    if connection.dialect.name == "sqlite":
+        rows = [row for place in named for row in rows_of(connection, BALANCE, place)]
+    else:
+        columns = {"budgets": [budget_id for budget_id, _ in places], "periods": [period for _, period in places]}
+        rows = [*rows_of(connection, LOCKED_BALANCES, columns)]
+    return {
+        (budget_id, period): Balance(
             amount=amount, ended=ended_at is not None, posted=posted, held=held, granted=granted
         )
-    return found
+        for budget_id, period, amount, ended_at, posted, held, granted in rows
+    }
 
 
 def _columns(posting: PostingRow) -> dict[str, Any]:
@@ -273,11 +278,17 @@ NEW_BUDGET: Final = (
     "SELECT :id, kind, subject, :end_user, unit, amount, period, zone, mode, created_at, ended_at, id FROM budgets "
     "WHERE id = :parent ON CONFLICT DO NOTHING"
 )
-BALANCE: Final = (
-    "SELECT budgets.amount, budgets.ended_at, balances.posted, balances.held, balances.granted "
-    "FROM balances JOIN budgets ON budgets.id = balances.budget_id "
-    "WHERE balances.budget_id = :budget_id AND balances.period = :period"
+BALANCES: Final = (
+    "SELECT balances.budget_id, balances.period, budgets.amount, budgets.ended_at, balances.posted, balances.held, "
+    "balances.granted FROM balances JOIN budgets ON budgets.id = balances.budget_id "
 )
+BALANCE: Final = BALANCES + "WHERE balances.budget_id = :budget_id AND balances.period = :period"
+LOCKED_BALANCES: Final = (
+    BALANCES + "JOIN unnest(CAST(:budgets AS text[]), CAST(:periods AS bigint[])) AS wanted (budget_id, period) "
+    "ON balances.budget_id = wanted.budget_id AND balances.period = wanted.period "
+    "ORDER BY balances.budget_id, balances.period FOR UPDATE OF balances"
+)
+"""All at once, and locked in their order."""
 UPDATE_BALANCE: Final = (
     "UPDATE balances SET posted = :posted, held = :held, granted = :granted "
     "WHERE budget_id = :budget_id AND period = :period"
