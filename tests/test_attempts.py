@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from chatport.attempts import Attempts, Trail
 from chatport.backends.scripted import ScriptedBackend
@@ -226,6 +227,32 @@ async def test_a_fallback_answers_within_its_own_limits() -> None:
     with pytest.raises(RateLimited, match="Requests per minute of the model"):
         await world.ask()
     assert (await world.ask())[0] == "a"
+
+
+async def test_a_fallback_that_does_not_answer_takes_and_binds_nothing() -> None:
+    """Neither its tokens nor its place: the next one answers within its own limits."""
+    first, second, third = model("a", fallbacks=("n", "o")), model("b", name="n"), model("c", name="o")
+    world = World(first, second, third, a=Failing("a", DOWN, DOWN), b=Failing("b", DOWN), c=Failing("c"))
+    small = Limit(kind="model", subject="n", rules=Rules(tpm=100, concurrency=1), mode="enforce")
+    world.limits.configure([small])
+    said, trail = await world.ask(max_tokens=50)
+    assert (said, trail.fallback) == ("c", "o")
+    n = Subjects("key_1", None, "n", None)
+    assert [one.used for one in await world.limits.standing(n, time.monotonic())] == [0, 0]
+    long = [{"role": "user", "content": "word " * 200}]
+    assert (await world.ask(messages=long))[0] == "c", "what is too much for one fallback goes to the next"
+
+
+async def test_a_limit_that_changes_meanwhile_is_charged_once() -> None:
+    first, second = model("a", fallbacks=("n",)), model("b", name="n")
+    world = World(first, second, a=Failing("a", DOWN), b=Failing("b"))
+    limit = Limit(kind="key", subject="key_1", rules=Rules(rpm=5), mode="enforce")
+    world.limits.configure([limit])
+    who = Subjects("key_1", None, "m", None)
+    admission = await world.limits.admit(who, time.monotonic())
+    world.limits.configure([structs.replace(limit, rules=Rules(rpm=9))])
+    await admission.join("n", 10, time.monotonic())
+    assert [one.used for one in await world.limits.standing(who, time.monotonic())] == [1]
 
 
 async def test_who_can_not_honour_the_request_is_not_asked() -> None:

@@ -239,8 +239,9 @@ class Attempts:
         request = request_for(target, journey.call.request, journey.call.body)
         try:
             bound = await backend.bound(target, request)
-            if admission is not None and model is not journey.model:
-                await admission.join(model.id, time.monotonic())
+            if admission is not None:
+                joining = None if model is journey.model else model.id
+                await admission.join(joining, need_of(bound), time.monotonic())
         except ApiError as error:
             journey.met(place, error)
             return None

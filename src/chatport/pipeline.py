@@ -178,11 +178,12 @@ class Pipeline:
                 if whole is not None:
                     whole.push(chunk)
                 await delivery.send(sse.frame(chunk))
+        usage = answer.usage  # where the backend has said none, this is no answer to keep
         if whole is not None:
-            kept.answer(whole.result(answer.usage))
+            kept.answer(whole.result(usage))
         if delivery.copy is not None:
             kept.reply(EVENT_STREAM, b"".join([*delivery.copy, sse.DONE]))
-        await journey.meter.settle(answer.usage)
+        await journey.meter.settle(usage)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         content_type = replay.content_type.encode()

@@ -681,6 +681,24 @@ async def test_what_changes_in_the_budget_for_each_changes_in_all() -> None:
         await one.cover(going(output=10_000))
 
 
+async def test_a_part_that_missed_a_change_is_as_the_budget_for_each_all_the_same() -> None:
+    """On PostgreSQL a hold that is not committed yet makes a row that the change can't see."""
+    world = World()
+    bud = await world.set(kind="user", end_user="*", amount=1000)
+    async with world.meter(end_user="alice") as one:
+        await one.cover(going(output=20))
+        await one.settle(usage_of(10, 20))
+    await world.store.budgets.change(bud, "test", amount=40, mode="report")
+    [row] = await world.store.budgets.each(bud)
+    assert (row.amount, row.mode) == (40, "report")
+    await world.store.budgets.change(bud, "test", mode="enforce")
+    world.database.run(lambda c: c.exec_driver_sql("UPDATE budgets SET amount = 9000, mode = 'report'").close())
+    world.database.run(lambda c: c.exec_driver_sql("UPDATE budgets SET amount = 40 WHERE parent IS NULL").close())
+    async with world.meter(end_user="alice") as one:
+        with pytest.raises(QuotaExhausted, match="30 tokens of 40 tokens used"):
+            await one.cover(going(prompt=20, output=1))
+
+
 async def test_many_of_one_end_user_at_once_never_overdraw_his_budget() -> None:
     world = World(budget_wait=0.0)
     bud = await world.set(kind="user", end_user="*", amount=100)

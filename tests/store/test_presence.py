@@ -18,7 +18,7 @@ DIES = """
 import sys, time
 from pathlib import Path
 from chatport.store.presence import LockedFiles
-LockedFiles(Path(sys.argv[1])).enter("other")
+LockedFiles(Path(sys.argv[1])).enter("worker_2")
 print("in", flush=True)
 time.sleep(60)
 """
@@ -26,7 +26,7 @@ time.sleep(60)
 
 async def test_who_was_killed_is_dead_at_once_and_nobody_else(tmp_path: Path) -> None:
     here = LockedFiles(tmp_path / "w")
-    here.enter("one")
+    here.enter("worker_1")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", DIES, str(tmp_path / "w"), stdout=asyncio.subprocess.PIPE
     )
@@ -35,27 +35,27 @@ async def test_who_was_killed_is_dead_at_once_and_nobody_else(tmp_path: Path) ->
     assert here.dead() == []
     process.kill()
     await process.wait()
-    assert here.dead() == ["other"]
-    assert LockedFiles(tmp_path / "w").dead() == ["other"]  # whoever asks
-    here.leave("other")
+    assert here.dead() == ["worker_2"]
+    assert LockedFiles(tmp_path / "w").dead() == ["worker_2"]  # whoever asks
+    here.leave("worker_2")
     assert here.dead() == []
-    here.leave("one")
+    here.leave("worker_1")
     assert not (tmp_path / "w").exists()
 
 
 def test_a_folder_that_can_t_be_written_leaves_it_to_time(tmp_path: Path) -> None:
     (tmp_path / "w").write_text("a file")
     there = LockedFiles(tmp_path / "w")
-    there.enter("one")
-    there.leave("one")
+    there.enter("worker_1")
+    there.leave("worker_1")
     assert there.dead() == []
 
 
 def test_a_stranger_in_the_folder_is_no_worker_of_ours(tmp_path: Path) -> None:
     there = LockedFiles(tmp_path / "w")
-    there.enter("one")
+    there.enter("worker_1")
     (tmp_path / "w" / ".hidden").write_text("")
-    (tmp_path / "w" / "folder").mkdir()
+    (tmp_path / "w" / "worker_folder").mkdir()
     assert there.dead() == []
 
 
@@ -78,10 +78,29 @@ async def test_a_start_settles_what_the_dead_have_left(tmp_path: Path) -> None:
         assert [row.request_id for row in await rows(third, "holds")] == ["req_there"]
 
 
+async def test_who_leaves_something_behind_leaves_word_of_it(tmp_path: Path) -> None:
+    """A request that could not be posted in time is settled by the next start, and not a lease later."""
+    url = f"sqlite:///{tmp_path}/t.db"
+    async with open_store(url) as store:
+        ends = ledger_over(store)
+        await ends.start()
+        await begin(store, "req_left", worker_id=ends.worker_id)
+        await ends.close()
+        presence = store._database.presence
+        assert isinstance(presence, LockedFiles)
+        os.close(presence._locked.pop(ends.worker_id))
+    async with open_store(url) as store:
+        heir = ledger_over(store)
+        await heir.start()
+        assert [row.id for row in await rows(store, "postings")] == ["req_left"]
+        await heir.close()
+    assert not (tmp_path / "t.db-workers").exists()
+
+
 def test_where_nothing_can_be_locked_nobody_is_dead() -> None:
     there = Nowhere()
-    there.enter("one")
-    there.leave("one")
+    there.enter("worker_1")
+    there.leave("worker_1")
     assert there.dead() == []
 
 
@@ -91,7 +110,7 @@ def test_a_disk_without_locks_leaves_it_to_time(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr("fcntl.flock", refuse)
     there = LockedFiles(tmp_path / "w")
-    there.enter("one")
+    there.enter("worker_1")
     assert there.dead() == []
-    there.leave("one")
+    there.leave("worker_1")
     assert not (tmp_path / "w").exists()

@@ -202,9 +202,12 @@ class Ledger:
     async def post(self, settlement: Settlement, then: Callable[[], None] = lambda: None) -> None:
         """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
         store takes it. `then` is called when it is there, or never will be."""
+        await self._post(settlement, then)
+
+    def _post(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
         writing.add_done_callback(lambda done: self._posted(settlement, then, done))
-        await writing
+        return writing
 
     def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:
         match done.exception():
@@ -274,7 +277,7 @@ class Ledger:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
         waiting, self._unposted = self._unposted, []
-        again = [asyncio.ensure_future(self.post(settlement, then)) for settlement, then in waiting]
+        again = [self._post(settlement, then) for settlement, then in waiting]
         faults = await asyncio.gather(*again, return_exceptions=True)
         for fault in faults:
             if isinstance(fault, StoreUnavailable):
@@ -305,7 +308,13 @@ class Ledger:
         return count
 
     async def _settle_for(self, orphans: list[HoldRow]) -> None:
-        await asyncio.gather(*(self.journal.settle(crashed(row, self.now_ms)) for row in orphans))
+        """Raises StoreUnavailable; one that can't be settled keeps no other from it, and no server from starting."""
+        settling = [self.journal.settle(crashed(row, self.now_ms)) for row in orphans]
+        for row, done in zip(orphans, await asyncio.gather(*settling, return_exceptions=True), strict=True):
+            if isinstance(done, StoreUnavailable):
+                raise done
+            if isinstance(done, BaseException):
+                log.error("request %s of a worker that died can't be settled", row.request_id, exc_info=done)
         if orphans:
             log.warning("%s requests of workers that died were settled at their last checkpoint", len(orphans))
 

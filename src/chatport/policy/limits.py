@@ -170,21 +170,30 @@ class Limits:
         found = await self._take_all(plan, who.key_id, now)
         return Admission(self, plan, found.buckets, found.skipped, who)
 
-    async def admit_also(self, admission: Admission, model: str, now: float) -> None:
-        """Charges a request for another model that is to answer it: for those of that one's limits that it has not met
-        yet. Raises RateLimited, and then nothing of them is charged."""
+    async def admit_also(self, admission: Admission, model: str, tokens: int, now: float) -> None:
+        """Charges a request for another model that is to answer it, and the tokens that it can need: for those of that
+        one's limits that it has not met yet. Raises RateLimited, and then nothing of them is charged."""
         if not self._found or admission.who is None:
             return
-        wanted = self._plan(structs.replace(admission.who, model=model))
-        plan = Plan.of(part for part in wanted.parts if part not in admission.parts)
+        met = {part.draw.name for part in admission.parts}
+        wanted = self._plan(structs.replace(admission.who, model=model)).parts
+        plan = Plan.of(
+            structs.replace(part, draw=part.drawing(tokens)) if part.unit == "tokens" else part
+            for part in wanted
+            if part.draw.name not in met
+        )
+        for part in plan.parts:
+            if part.unit == "tokens" and part.draw.enforced and tokens > part.draw.rule.amount:
+                raise too_large(part, tokens)
         found = await self._take_all(plan, admission.who.key_id, now)
-        admission.add(plan, found.buckets, found.skipped)
+        admission.add(plan, found.buckets, found.skipped, tokens)
 
     async def _take_all(self, plan: Plan, key_id: str, now: float) -> Taken:
         found = await self._counters.take(plan.draws, now)
         if isinstance(found, Refused):
             told = headers_of(plan.parts, found.buckets, now)
-            raise refusal(plan.parts[found.draw], found.buckets[found.draw], 1, found.wait, told)
+            refused = plan.parts[found.draw]
+            raise refusal(refused, found.buckets[found.draw], refused.draw.cost, found.wait, told)
         if found.skipped:
             self.report([plan.parts[index] for index in found.skipped], key_id, now)
         return found
@@ -283,7 +292,7 @@ class Limits:
 class Admission:
     """One request's part of its limits. A context: leaving it gives its places back."""
 
-    __slots__ = ("_buckets", "_held", "_limits", "_places", "_requests", "parts", "who")
+    __slots__ = ("_buckets", "_held", "_joined", "_limits", "_own", "_places", "_requests", "parts", "who")
 
     def __init__(
         self,
@@ -303,15 +312,19 @@ class Admission:
         self._held: dict[int, int] = {}
         """Tokens that are charged to each rule."""
         self.add(plan, buckets, skipped)
+        self._own = len(self.parts)
+        """Of its parts, those that hold whichever model answers."""
+        self._joined: str | None = None
+        """The model that is to answer, where it is another than the one that was asked for."""
 
-    def add(self, plan: Plan, buckets: Sequence[Bucket], skipped: Sequence[int]) -> None:
+    def add(self, plan: Plan, buckets: Sequence[Bucket], skipped: Sequence[int], tokens: int = 0) -> None:
         """These were drawn from, but for those that only report and had no room."""
         first = len(self.parts)
         self.parts += plan.parts
         self._buckets += buckets
         self._requests += tuple(first + index for index in plan.requests if index not in skipped)
         self._places += tuple(first + index for index in plan.places if index not in skipped)
-        self._held |= {first + index: 0 for index in plan.tokens if index not in skipped}
+        self._held |= {first + index: tokens for index in plan.tokens if index not in skipped}
 
     async def __aenter__(self) -> Self:
         return self
@@ -321,9 +334,25 @@ class Admission:
     ) -> None:
         await self.release()
 
-    async def join(self, model: str, now: float) -> None:
-        """Another model is to answer: its limits count too. Raises RateLimited, and then nothing of them is charged."""
-        await self._limits.admit_also(self, model, now)
+    async def join(self, model: str | None, tokens: int, now: float) -> None:
+        """Another model is to answer, with `tokens` at most: its limits count too, and no longer those of one before;
+        None: the one that was asked for, again. Raises RateLimited, and then nothing of its limits is charged."""
+        if self.who is None or model == self._joined:
+            return
+        await self._unjoin(now)
+        if model is not None:
+            await self._limits.admit_also(self, model, tokens, now)
+            self._joined = model
+
+    async def _unjoin(self, now: float) -> None:
+        """The model that has joined does not answer: its place and its tokens are free; that it was asked stays."""
+        own = self._own
+        back = {index: -held for index, held in self._held.items() if index >= own}
+        await self._move(back | {index: -1 for index in self._places if index >= own}, now)
+        self.parts, self._buckets, self._joined = self.parts[:own], self._buckets[:own], None
+        self._held = {index: held for index, held in self._held.items() if index < own}
+        self._places = tuple(index for index in self._places if index < own)
+        self._requests = tuple(index for index in self._requests if index < own)
 
     async def charge(self, tokens: int, now: float) -> None:
         """Charges what the request can need at most, altogether: at the next target, the difference to what was

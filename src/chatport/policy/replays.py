@@ -65,6 +65,8 @@ class Turn:
         """Digest of the request that its holder found no reply for."""
         self.posting: asyncio.Future[None] | None = None
         """Done when the reply that was made is in the store: until then nobody may make another."""
+        self.patience = 0.0
+        """Loop time until which who comes meanwhile waits for that."""
 
 
 class Claim:
@@ -82,7 +84,9 @@ class Claim:
     def keep(self, reply: Replay) -> Work[None]:
         """What makes a successful reply the answer to every repeat, those that wait included, when it is written;
         `posted` must be called then, or when it never will be."""
-        self._posting = self._turn.posting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._posting = self._turn.posting = loop.create_future()
+        self._turn.patience = loop.time() + POSTING_WAIT
         return keeping(
             ReplayRow(
                 key_id=self._request.caller_id,
@@ -130,7 +134,8 @@ class Claim:
         """Waits until what was made before is written."""
         if self._turn.posting is None:
             return
-        await asyncio.wait({self._turn.posting}, timeout=POSTING_WAIT)
+        left = self._turn.patience - asyncio.get_running_loop().time()
+        await asyncio.wait({self._turn.posting}, timeout=max(0.0, left))
         if self._turn.posting is not None:
             raise StoreUnavailable("the reply to this Idempotency-Key is not written yet")
 

@@ -279,9 +279,12 @@ NEW_BUDGET: Final = (
     "WHERE id = :parent ON CONFLICT DO NOTHING"
 )
 BALANCES: Final = (
-    "SELECT balances.budget_id, balances.period, budgets.amount, budgets.ended_at, balances.posted, balances.held, "
-    "balances.granted FROM balances JOIN budgets ON budgets.id = balances.budget_id "
+    "SELECT balances.budget_id, balances.period, coalesce(parents.amount, budgets.amount), "
+    "coalesce(parents.ended_at, budgets.ended_at), balances.posted, balances.held, balances.granted "
+    "FROM balances JOIN budgets ON budgets.id = balances.budget_id LEFT JOIN budgets AS parents "
+    "ON parents.id = budgets.parent "
 )
+"""One end user's part of a budget for each is as that one is, whatever is written in its own row."""
 BALANCE: Final = BALANCES + "WHERE balances.budget_id = :budget_id AND balances.period = :period"
 LOCKED_BALANCES: Final = (
     BALANCES + "JOIN unnest(CAST(:budgets AS text[]), CAST(:periods AS bigint[])) AS wanted (budget_id, period) "

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, json, structs
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, select, update
 
 from chatport.store.audit import Change, note
 from chatport.store.database import Database, T, Work
@@ -17,6 +17,19 @@ Kind: TypeAlias = Literal["key", "owner", "model", "user"]
 Unit: TypeAlias = Literal["nano", "token"]
 Period: TypeAlias = Literal["once", "day", "week", "month"]
 Mode: TypeAlias = Literal["enforce", "report"]
+
+
+_parents = budgets.alias("parents")
+
+_every = select(
+    *(
+        func.coalesce(_parents.c[column.name], column).label(column.name)
+        if column.name in {"amount", "mode", "ended_at"}
+        else column
+        for column in budgets.c
+    )
+).select_from(budgets.outerjoin(_parents, _parents.c.id == budgets.c.parent))
+"""What is made after a budget for each end user is as that one is now."""
 
 
 class BudgetRow(Struct, frozen=True, kw_only=True):
@@ -71,7 +84,7 @@ class BudgetRows:
         return next(iter(await self._where(budgets.c.id == budget_id)), None)
 
     async def _where(self, condition: ColumnElement[bool]) -> list[BudgetRow]:
-        query = select(budgets).where(condition).order_by(budgets.c.created_at, budgets.c.id)
+        query = _every.where(condition).order_by(budgets.c.created_at, budgets.c.id)
         return await self._database.read(lambda c: [BudgetRow(**row._mapping) for row in c.execute(query)])
 
     async def add(self, row: BudgetRow, actor: str) -> None:
@@ -80,15 +93,14 @@ class BudgetRows:
         await self._change(lambda connection: put_budget(connection, row, actor))
 
     async def change(self, budget_id: str, actor: str, **columns: Any) -> BudgetRow | None:
-        """Sets columns of a budget, and of those that were made after it; returns it as it is then, None where there
+        """Sets columns of a budget, and so of those that were made after it; returns it as it is then, None where there
         is none."""
 
         def work(connection: Connection) -> BudgetRow | None:
             before = _find(connection, budget_id)
             if before is None:
                 return None
-            concerned = or_(budgets.c.id == budget_id, budgets.c.parent == budget_id)
-            connection.execute(update(budgets).where(concerned).values(columns))
+            connection.execute(update(budgets).where(budgets.c.id == budget_id).values(columns))
             after = structs.replace(before, **columns)
             note(connection, Change(actor, "budget.change", budget_id, json.encode(before), json.encode(after)))
             return after

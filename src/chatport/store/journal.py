@@ -131,8 +131,12 @@ class Journal:
         else:
             _answer(batch, answers)
             return
-        for one in batch:
-            await self._write([one])
+        try:
+            for one in batch:
+                await self._write([one])
+        except BaseException:
+            _refuse(batch, StoreUnavailable("the program ends"))
+            raise
 
     def _next_batch(self) -> list[Waiting]:
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_BATCH))]
@@ -151,8 +155,9 @@ class Journal:
 
     async def leave(self, worker_id: str) -> None:
         """A worker ends, or has died, and has nothing left."""
-        await self._database.write(lambda connection: run_many(connection, LEAVE, [{"id": worker_id}]))
-        self._database.presence.leave(worker_id)
+        row = {"id": worker_id}
+        if await self._database.write(lambda connection: [*rows_of(connection, LEAVE, row)]):
+            self._database.presence.leave(worker_id)  # otherwise its file tells who starts next what it has left
 
     def dead(self) -> list[str]:
         """Workers that are known to have died, where that can be known at once."""
@@ -223,7 +228,8 @@ BEAT: Final = (
     "ON CONFLICT (id) DO UPDATE SET seen_ms = excluded.seen_ms"
 )
 LEAVE: Final = (
-    "DELETE FROM workers WHERE id = :id AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.worker_id = workers.id)"
+    "DELETE FROM workers WHERE id = :id AND NOT EXISTS (SELECT 1 FROM holds WHERE holds.worker_id = workers.id) "
+    "RETURNING id"
 )
 ONE_HOLD: Final = (
     "SELECT request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens FROM holds "

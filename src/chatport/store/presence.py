@@ -16,6 +16,10 @@ if sys.platform != "win32":  # there only time can tell
     import fcntl
 
 
+WORKER = "worker_"
+"""How the names of processes begin; any other file is not ours."""
+
+
 class Presence(Protocol):
     """Every method is harmless where it can't do its work: then time has to tell."""
 
@@ -64,8 +68,9 @@ class LockedFiles:
                 unseen.unlink()
 
     def leave(self, name: str) -> None:
-        with suppress(OSError):
-            (self._folder / name).unlink()
+        for left in (name, f".{name}"):
+            with suppress(OSError):
+                (self._folder / left).unlink()
         with suppress(OSError):
             self._folder.rmdir()
         if name in self._locked:
@@ -73,7 +78,7 @@ class LockedFiles:
 
     def dead(self) -> list[str]:
         try:
-            names = [path.name for path in self._folder.iterdir() if not path.name.startswith(".")]
+            names = [path.name for path in self._folder.iterdir() if path.name.startswith(WORKER)]
         except OSError:
             return []
         return [name for name in names if name not in self._locked and self._is_free(name)]

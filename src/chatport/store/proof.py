@@ -209,8 +209,9 @@ def _ranges(connection: Connection) -> Iterator[dict[str, int]]:
 LAST: Final = "SELECT coalesce(max(sequence), 0) FROM postings"
 
 BALANCES: Final = (
-    "SELECT balances.budget_id, balances.period, balances.posted, balances.held, balances.granted, budgets.amount, "
-    "budgets.unit FROM balances JOIN budgets ON budgets.id = balances.budget_id"
+    "SELECT balances.budget_id, balances.period, balances.posted, balances.held, balances.granted, "
+    "coalesce(parents.amount, budgets.amount), budgets.unit FROM balances JOIN budgets "
+    "ON budgets.id = balances.budget_id LEFT JOIN budgets AS parents ON parents.id = budgets.parent"
 )
 
 SUMS: Final = (

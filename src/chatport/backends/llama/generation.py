@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -21,11 +21,20 @@ from chatport.wire.errors import InternalError
 
 FORCED: Final = 1e6
 """A bias that no logit can outweigh."""
-DEEP: Final = 4096
-"""Tokens of a prompt after which a batch takes the better part of a second: what follows is read in smaller ones, so
+DEEP: Final = 2048
+"""Tokens of a prompt after which two batches take the better part of a second: what follows is read in smaller ones, so
 that a client's leaving is noticed within a second up to the end of the default model's window."""
 DEEP_BATCH: Final = BATCH // 2
 """Tokens; a divisor of `BATCH`, so that an exact prompt is cut at the same places with a cold and with a warm cache."""
+DEEPER: Final = 2 * DEEP
+"""Tokens after which they are smaller still."""
+
+
+def deep_ends(known: int, length: int) -> Iterator[int]:
+    """Where the batches end that are deep in a prompt of so many tokens, but the last; `known`: tokens read already."""
+    end = max(DEEP, known)
+    while (end := end + (DEEP_BATCH if end < DEEPER else DEEP_BATCH // 2)) < length:
+        yield end
 
 
 class Task(Struct, frozen=True, kw_only=True):
@@ -126,7 +135,7 @@ class Generation:
         """Reads what is deep in a long prompt, all but its end, batch by batch, each a call of its own: the engine has
         one size of batches. Returns whether what is in the slot may be used from here on."""
         prompt, reuse = self._task.prompt, self._place.reuse
-        for end in range(max(DEEP, self._place.known) + DEEP_BATCH, len(prompt), DEEP_BATCH):
+        for end in deep_ends(self._place.known, len(prompt)):
             if self._left():
                 break
             body = {**self._call, "prompt": prompt[:end], "n_predict": 1, "cache_prompt": reuse}
