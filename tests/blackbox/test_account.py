@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -143,6 +145,44 @@ def test_an_exhausted_budget_is_a_401_that_the_sdk_does_not_repeat(server: Serve
     assert api.refusal(**POEM).type == "insufficient_quota"
     # The order of the checks: a body that is wrong is told first.
     assert api.refusal(**{**POEM, "temperature": 9}).status == 400
+
+
+def test_each_end_user_of_a_key_has_a_budget_for_himself(server: Server) -> None:
+    key = server.new_key("--name", "shop")
+    made = json.loads(server.cli("budgets", "create", f"user:{key.id}/*", "10tok", "--json"))
+    api = Api(server, key.key)
+    try:
+        deadline = time.monotonic() + 10
+        while api.post({**POEM, "user": "probe"}).status_code == 200:
+            assert time.monotonic() < deadline, "the server did not notice a new budget"
+        assert api.post({**POEM, "user": "alice"}).status_code == 200
+        refused = api.refusal(**{**POEM, "user": "alice", "messages": [{"role": "user", "content": "a b c d"}]})
+        assert (refused.status, refused.type) == (401, "insufficient_quota")
+        assert "this end user leaves too little" in refused.message
+        assert api.post({**POEM, "safety_identifier": "bob"}).status_code == 200
+        assert api.post(POEM).status_code == 200
+    finally:
+        api.close()
+    parts = json.loads(server.cli("budgets", "list", "--of", made["id"], "--json"))
+    assert {part["end_user"]: part["posted"] for part in parts} | {"probe": 0} == {"alice": 8, "bob": 8, "probe": 0}
+
+
+def test_a_start_settles_what_a_killed_server_has_left(tmp_path: Path) -> None:
+    """At once: no lease of 30 s has to pass."""
+    config = CONFIG.replace('"blue."]', '"blue."]\ndelay_ms = 300')
+    request_id = ""
+    with suppress(AssertionError), serving(tmp_path, config) as server:  # which ends with -9
+        api = Api(server)
+        with api.http.stream("POST", "/v1/chat/completions", json={**POEM, "stream": True}) as reply:
+            lines = reply.iter_lines()  # kept: without it the stream would be closed, and its client gone
+            next(lines)
+            server.process.kill()
+            server.process.wait()
+        api.close()
+        request_id = reply.headers["x-request-id"]
+    with serving(tmp_path, config) as server:
+        story = json.loads(server.cli("explain", request_id, "--json"))
+        assert (story["state"], story["ending"]) == ("posted", "crash")
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -8,10 +8,10 @@ import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from support.upstreams import PATIENCE, Asked, Behaviour, Wire, whole
+from support.upstreams import PATIENCE, Asked, Behaviour, Wire, listening, whole
 
 LOOPBACK = "127.0.0.1"
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n"
@@ -128,29 +128,11 @@ class Socks:
 @asynccontextmanager
 async def serving(proxy: Socks) -> AsyncIterator[Socks]:
     """The server at its port. Leaving ends all of it."""
-    tasks: set[asyncio.Task[Any]] = set()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        wire = Wire(reader, writer)
+    async def talk(wire: Wire) -> None:
         proxy.wires.append(wire)
-        try:
+        with suppress(Over, asyncio.IncompleteReadError):
             await proxy.talk(wire)
-        except (Over, ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass
-        finally:
-            wire.gone.set()
-            writer.close()
-            tasks.discard(task)
 
-    server = await asyncio.start_server(serve, LOOPBACK, 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(talk) as proxy.port:
         yield proxy
-    finally:
-        server.close()
-        for task in tuple(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -98,6 +98,23 @@ class Upstream:
 async def upstream(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     """Answers the first request by the first behaviour, and so on; the last one stays. Leaving ends all of it."""
     state = Upstream(0, scheme="https" if tls else "http")
+
+    async def talk(wire: Wire) -> None:
+        state.connections += 1
+        state.wires.append(wire)
+        while (asked := await wire.request()) is not None:
+            state.asked.append(asked)
+            await behaviours[min(len(state.asked), len(behaviours)) - 1](wire, asked)
+
+    async with listening(talk, tls=tls) as state.port:
+        yield state
+
+
+@asynccontextmanager
+async def listening(
+    talk: Callable[[Wire], Awaitable[None]], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A port on which every connection is talked to. Leaving ends all of it."""
     tasks: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,12 +122,8 @@ async def upstream(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) ->
         assert task is not None
         tasks.add(task)
         wire = Wire(reader, writer)
-        state.connections += 1
-        state.wires.append(wire)
         try:
-            while (asked := await wire.request()) is not None:
-                state.asked.append(asked)
-                await behaviours[min(len(state.asked), len(behaviours)) - 1](wire, asked)
+            await talk(wire)
         except (ConnectionError, asyncio.CancelledError):
             pass
         finally:
@@ -119,9 +132,8 @@ async def upstream(*behaviours: Behaviour, tls: ssl.SSLContext | None = None) ->
             tasks.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    state.port = server.sockets[0].getsockname()[1]
     try:
-        yield state
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in tuple(tasks):

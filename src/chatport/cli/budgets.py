@@ -167,8 +167,10 @@ def end_command(budget: Id, config: ConfigOption = None, as_json: JsonOption = F
 
 async def _of_each(store: Store, budget_id: str) -> list[BudgetRow]:
     """The end users' parts of a budget for each. Raises ValueError."""
+    from chatport.policy.limits import EACH  # noqa: PLC0415
+
     row = await store.budgets.one(budget_id)
-    if row is None or row.end_user != "*":
+    if row is None or row.end_user != EACH:
         raise ValueError(f"{budget_id} is no budget for each end user of a key. Those: chatport budgets list")
     return await store.budgets.each(budget_id)
 
@@ -230,11 +232,12 @@ def _say(budget: BudgetStanding, *, as_json: bool, currency: Currency) -> None:
 
 def amount_in_words(budget: BudgetStanding, currency: Currency) -> str:
     """`5.00 USD per month`."""
+    from chatport.policy.limits import EACH  # noqa: PLC0415
     from chatport.policy.quantities import shown  # noqa: PLC0415
 
     each = shown(budget.amount, budget.unit, currency)
     words = f"{each} once" if budget.period == "once" else f"{each} per {budget.period}"
-    return f"{words} each" if budget.end_user == "*" else words
+    return f"{words} each" if budget.end_user == EACH else words
 
 
 def _remarks(budget: BudgetStanding) -> str:

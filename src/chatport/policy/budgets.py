@@ -11,11 +11,8 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct, structs
 
-from chatport.policy.limits import short
+from chatport.policy.limits import EACH, short
 from chatport.store.budgets import BudgetRow, BudgetRows, Kind, Period
-
-EACH: Final = "*"
-"""The end user of a budget for each one that has none of his own."""
 
 DIGEST: Final = 24
 """Hexadecimal digits in the id of one end user's budget."""

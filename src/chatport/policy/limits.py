@@ -40,7 +40,7 @@ LONGEST_NAME = 64
 """Characters of an end user that a bucket's name repeats; of a longer one it holds the digest."""
 
 EACH: Final = "*"
-"""The subject of a limit for each one that has none of its own."""
+"""The subject of a limit, or the end user of a budget, for each one that has none of its own."""
 
 log = logging.getLogger("chatport")
 
