@@ -239,3 +239,34 @@ def test_the_files_limits_are_read_again(tmp_path: Path) -> None:
             (tmp_path / "chatport.toml").write_text(CONFIG.replace("rpm = 1000", "rpm = 7"), encoding="utf-8")
             assert house.api(server.admin_key).http.post("/admin/reload").status_code == 200
             assert numbers(house.api().post({}).headers, "limit")[0] == 7
+
+
+FALLING_BACK = """
+[[models]]
+id = "far"
+attempts = 1
+fallbacks = ["near"]
+[[models.targets]]
+backend = "openai"
+base_url = "http://127.0.0.1:1/v1"
+
+[[models]]
+id = "near"
+backend = "scripted"
+
+[[limits]]
+scope = "model:near"
+rpm = 1
+"""
+
+
+def test_a_fallback_answers_within_its_own_limits(tmp_path: Path) -> None:
+    with serving(tmp_path, FALLING_BACK) as server:
+        api = Api(server)
+        first = api.post({"model": "far", "messages": SAID})
+        assert (first.status_code, first.json()["model"]) == (200, "near")
+        assert first.headers["x-ratelimit-remaining-requests"] == "0"
+        second = api.refusal(model="far", messages=SAID)
+        assert (second.status, second.code) == (429, "rate_limit_exceeded")
+        assert 'Requests per minute of the model "near"' in second.message
+        api.close()
