@@ -82,7 +82,7 @@ def write(path: Path, count: int) -> None:
     sequence = 0
     while batch := [row for _, row in zip(range(WRITTEN_AT_ONCE), made, strict=False)]:
         connection.execute("BEGIN")
-        connection.executemany(INSERT_POSTING, map(structs.asdict, batch))
+        connection.executemany(INSERT_POSTING.by_place, map(structs.astuple, batch))
         entries = []
         for row in batch:
             sequence += 1

@@ -118,17 +118,16 @@ class Ledger:
 
     # --- Holds -------------------------------------------------------------------------------------------------------
 
-    async def place(self, hold: Hold, write: Callable[[Hold], Awaitable[Answer]], *, wait: bool) -> None:
-        """Has a hold written where every budget has room for it; with `wait`, when it has: first come, first served.
+    async def place(self, hold: Hold, write: Callable[[Hold], Awaitable[Answer]]) -> None:
+        """Has a hold written where every budget has room for it; a patient one when it has: first come, first served.
         Raises QuotaExhausted where what is posted leaves too little, RateLimited where others' holds take it (for too
         long), Unavailable when the hold that was to be changed is not there any more."""
         places = {claim.place for claim in hold.claims if claim.enforced}
-        hold = structs.replace(hold, patient=wait)
-        if wait and any(ticket.places & places for ticket in self._line):
+        if hold.patient and any(ticket.places & places for ticket in self._line):
             await self._in_line(hold, places, write)
             return
         answer = await write(hold)
-        if wait and isinstance(answer, NoRoom) and not answer.exhausted:
+        if hold.patient and isinstance(answer, NoRoom) and not answer.exhausted:
             await self._in_line(hold, places, write)
         else:
             self._accept(answer)
@@ -182,14 +181,14 @@ class Ledger:
 
     def _accept(self, answer: Answer) -> None:
         match answer:
+            case Placed():
+                pass
             case NoRoom() if answer.exhausted:
                 raise exhausted(self.budgets, answer, self.clock())
             case NoRoom():
                 raise waited_in_vain(self.budgets, answer, 0.0)
             case Lost():
                 raise Unavailable(HOLD_LOST)
-            case Placed():
-                pass
 
     def doubt(self, request_id: str) -> None:
         """A hold may have been written although the store did not say so: it goes when the store can be asked. What is
@@ -202,12 +201,12 @@ class Ledger:
     async def post(self, settlement: Settlement, then: Callable[[], None] = lambda: None) -> None:
         """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
         store takes it. `then` is called when it is there, or never will be."""
-        await self._post(settlement, then)
-
-    def _post(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
-        writing.add_done_callback(lambda done: self._posted(settlement, then, done))
-        return writing
+        try:
+            await writing
+        finally:
+            if writing.done():  # otherwise the program has ended
+                self._posted(settlement, then, writing)
 
     def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:
         match done.exception():
@@ -223,7 +222,8 @@ class Ledger:
                 return
         if not done.result():
             log.warning("request %s was settled by another worker: this one was taken for dead", settlement.posting.id)
-        self._wake({taken.place for taken in settlement.taken})
+        if self._line:
+            self._wake({taken.place for taken in settlement.taken})
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Notes how far an answer is, without waiting for it. One that is not written leaves the one before."""
@@ -277,7 +277,7 @@ class Ledger:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
         waiting, self._unposted = self._unposted, []
-        again = [self._post(settlement, then) for settlement, then in waiting]
+        again = [self.post(settlement, then) for settlement, then in waiting]
         faults = await asyncio.gather(*again, return_exceptions=True)
         for fault in faults:
             if isinstance(fault, StoreUnavailable):
@@ -352,7 +352,7 @@ def settlement(
     cost = 0 if account.rates is None else cost_pico(rates_of(account), tokens)
     charge = min(charge_nano(cost, account.factor_ppm), MOST_NANO)
     spent = tokens.prompt + tokens.completion
-    taken = tuple(structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held)
+    taken = tuple([structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held])
     posting = PostingRow(
         id=row.request_id,
         created_ms=row.created_ms,
@@ -389,4 +389,4 @@ def settlement(
 
 def rates_of(account: HoldAccount) -> Rates:
     """The price that a hold was made at."""
-    return msgspec.convert(account.rates, Rates)
+    return account.rates if isinstance(account.rates, Rates) else msgspec.convert(account.rates, Rates)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-import msgspec
 from msgspec import Struct, field, structs
 
 from chatport.policy.budgets import Payer
@@ -118,13 +117,13 @@ class Meter:
         RateLimited, AccessDenied, StoreUnavailable."""
         price = self._ledger.prices.at(going.model, self._began, going.listed)
         budgets = self._ledger.budgets.of(self._payer, going.model)
-        self._claims = tuple(self._claim(budget, price, going) for budget in budgets)
+        self._claims = tuple([self._claim(budget, price, going) for budget in budgets])
         self._enforced = any(claim.enforced for claim in self._claims)
         limit = going.bound.output_tokens
         self._wanted = UNBOUNDED if limit is None else limit
         slice_ = min(self._wanted, self._ledger.settings.slice_tokens * going.choices)
         row = self._described(going, price, slice_)
-        await self._place(row, least=min(going.choices, self._wanted), most=slice_, wait=True)
+        await self._place(row, least=min(going.choices, self._wanted), most=slice_, patient=True)
         self._going = going
         self._sent = self._ledger.clock()
         # A request without a limit gets one only where its end is near: upstreams refuse one that is beyond what they
@@ -178,7 +177,7 @@ class Meter:
             attempts=going.attempt,
             streamed=self._request.streamed,
             price_id=None if price is None else price.id,
-            rates=None if price is None else msgspec.to_builtins(price.rates),
+            rates=None if price is None else price.rates,
             factor_ppm=self._factor_ppm,
             held_nano=held,
             held=() if self._row is None else self._row.account.held,
@@ -192,17 +191,23 @@ class Meter:
             completion_tokens=0,
         )
 
-    async def _place(self, row: HoldRow, *, least: int, most: int, wait: bool) -> None:
+    async def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> None:
         new = self._row is None
-        hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted)
-        await self._ledger.place(hold, self._write, wait=wait)
+        hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted, patient=patient)
+        await self._ledger.place(hold, self._write)
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
         upstream that has been asked need not wait so long to hear that nobody listens."""
         writing = self._writing = self._ledger.journal.hold(hold)
-        writing.add_done_callback(lambda done: self._written(hold, done))
-        return await (writing if hold.new else asyncio.shield(writing))
+        if not hold.new:
+            writing.add_done_callback(lambda done: self._written(hold, done))
+            return await asyncio.shield(writing)
+        try:
+            return await writing
+        finally:
+            if writing.done():  # otherwise the program has ended
+                self._written(hold, writing)
 
     def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
         self._writing = None
@@ -214,7 +219,9 @@ class Meter:
         if isinstance(placed, Placed):
             self._output = placed.output
             self._affordable = placed.affordable
-            self._row = structs.replace(hold.row, account=structs.replace(hold.row.account, held=placed.held))
+            self._row = hold.row
+            if placed.held != hold.row.account.held:
+                self._row = structs.replace(hold.row, account=structs.replace(hold.row.account, held=placed.held))
 
     # --- While it is answered ----------------------------------------------------------------------------------------
 
@@ -250,7 +257,7 @@ class Meter:
         most_ = min(self._wanted, max(self._output + slice_, self._tally.bound))
         row = structs.replace(self._row, completion_tokens=self._tally.tokens)
         try:
-            await self._place(row, least=min(self._tally.bound, self._wanted), most=most_, wait=False)
+            await self._place(row, least=min(self._tally.bound, self._wanted), most=most_, patient=False)
         except ApiError:
             self.cut = True
         return not self.cut
@@ -373,7 +380,9 @@ class Meter:
             first_ms=None if self._first is None else _ms(self._began, self._first),
             total_ms=_ms(self._began, now),
         )
-        posting = structs.replace(posting, attempts=tuple(self._failures), also=self.kept.works())
+        also = self.kept.works()
+        if also or self._failures:
+            posting = structs.replace(posting, attempts=tuple(self._failures), also=also)
         await self._ledger.post(posting, self.kept.posted)
 
 

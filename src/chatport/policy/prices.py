@@ -122,6 +122,9 @@ class Tokens(Struct, frozen=True, kw_only=True):
     def clamped(self) -> Self:
         """Without nonsense: nothing negative, and no more tokens of all kinds than there are. Where kinds say more,
         as cached audio does that is counted twice, the first in the order of the fields has them."""
+        kinds = self.cached, self.cache_write, self.audio_prompt, self.image, self.reasoning, self.audio_completion
+        if self.prompt >= 0 and self.completion >= 0 and not any(kinds):
+            return self  # the ordinary case
         prompt, completion = max(0, self.prompt), max(0, self.completion)
         cached, cache_write, audio_prompt, image = _within(
             prompt, self.cached, self.cache_write, self.audio_prompt, self.image
@@ -258,8 +261,8 @@ class Prices:
         `model`: its id; what is said of a family (`NAME/*`) holds for its models. `listed`: the target's entry in a
         list, or a word without a slash that stands for several models of our own. `now`: Unix seconds.
         """
-        said = None
-        for name in _names(model):
+        said = _begun(self.known.get(model, ()), now, lists=False)
+        for name in _families(model):
             said = said or _begun(self.known.get(name, ()), now, lists=False)
         if said is None and listed is not None:
             said = _begun(self.known.get(listed, ()), now, lists="/" in listed)
@@ -297,13 +300,14 @@ def _precedence(row: PriceRow) -> tuple[int, int, int]:
 
 def _begun(prices: Iterable[Price], now: float, *, lists: bool) -> Price | None:
     """The first that has begun. What a list calls a model is not what we do, though it may look the same."""
-    of_lists = (price for price in prices if (family(price.source) == LISTED) is lists)
-    return next((price for price in of_lists if price.effective_at <= now), None)
+    for price in prices:
+        if price.effective_at <= now and (family(price.source) == LISTED) is lists:
+            return price
+    return None
 
 
-def _names(model: str) -> Iterator[str]:
-    """Itself, and the families that it may be of, the longest first."""
-    yield model
-    parts = model.split("/")
-    for count in range(len(parts) - 1, 0, -1):
-        yield "/".join([*parts[:count], "*"])
+def _families(model: str) -> Iterator[str]:
+    """Those that it may be of, the longest first."""
+    while "/" in model:
+        model = model.rpartition("/")[0]
+        yield f"{model}/*"

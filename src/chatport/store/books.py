@@ -32,7 +32,7 @@ from chatport.store.account import (
     Settlement,
     Write,
 )
-from chatport.store.database import insertion, rows_of, run_many
+from chatport.store.database import Insertion, rows_of, run_many
 from chatport.store.schema import plain
 
 
@@ -66,13 +66,13 @@ class _Books:
         self._ended = _remove_holds(connection, [w.posting.id for w in writes if isinstance(w, Settlement)])
         _make_budgets(connection, writes)
         self._balances = _load(connection, _places(writes, self._ended.values()))
-        self._placed: list[dict[str, Any]] = []
-        self._posted: list[dict[str, Any]] = []
+        self._placed: list[Sequence[Any]] = []
+        self._posted: list[Sequence[Any]] = []
 
     def write(self) -> list[Any]:
         answers = [self._answer(write) for write in self._writes]
         self._place()
-        run_many(self._connection, INSERT_POSTING, self._posted)
+        INSERT_POSTING.run(self._connection, self._posted)
         changed = [
             {
                 "budget_id": place[0],
@@ -99,6 +99,8 @@ class _Books:
                 return None
 
     def _hold(self, hold: Hold) -> Answer:
+        if not hold.claims and not hold.row.account.held:  # no budget: it is there for its posting
+            return Placed(hold.most, (), hold.wanted) if self._write_hold(hold.row, new=hold.new) else Lost()
         before = {held.place: held.amount for held in hold.row.account.held}
         output, affordable = hold.most, hold.wanted
         refusals: list[NoRoom] = []
@@ -127,16 +129,17 @@ class _Books:
 
     def _write_hold(self, row: HoldRow, *, new: bool) -> bool:
         """Whether the hold is there."""
-        columns = structs.asdict(row) | {"account": json.encode(row.account)}
+        account = json.encode(row.account)
         if new:
-            self._placed.append(columns)
+            counts = (row.prompt_tokens, row.completion_tokens)
+            self._placed.append((row.request_id, row.worker_id, row.created_ms, account, *counts))
             return True
         self._place()
-        return bool(rows_of(self._connection, CHANGE_HOLD, columns))
+        return bool(rows_of(self._connection, CHANGE_HOLD, structs.asdict(row) | {"account": account}))
 
     def _place(self) -> None:
         """Writes the new holds: many at once, and before anything that concerns them."""
-        run_many(self._connection, INSERT_HOLD, self._placed)
+        INSERT_HOLD.run(self._connection, self._placed)
         self._placed = []
 
     def _settle(self, settlement: Settlement) -> bool:
@@ -154,11 +157,11 @@ class _Books:
         else:
             self._posted.append(_columns(posting))
         self._move(settlement.taken, **{"granted" if posting.kind == "grant" else "posted": 1})
-        run_many(self._connection, INSERT_ATTEMPT, [_attempt(row) for row in settlement.attempts])
+        INSERT_ATTEMPT.run(self._connection, [_attempt(row) for row in settlement.attempts])
         return True
 
     def _post_to_budgets(self, settlement: Settlement) -> None:
-        [(sequence,)] = rows_of(self._connection, INSERT_POSTING + " RETURNING sequence", _columns(settlement.posting))
+        sequence = INSERT_POSTING.numbered(self._connection, _columns(settlement.posting), "sequence")
         entries = [
             {"budget_id": taken.budget_id, "period": taken.period, "sequence": sequence, "amount": taken.amount}
             for taken in settlement.taken
@@ -177,10 +180,12 @@ class _Books:
 def _remove_holds(connection: Connection, request_ids: Sequence[str]) -> dict[str, tuple[Held, ...]]:
     """Takes the holds of requests that are over, and says what was held for whom. Those that others were faster to take
     are not among them."""
+    if not request_ids:
+        return {}
     if connection.dialect.name == "sqlite":
-        found = [row for id_ in request_ids for row in rows_of(connection, REMOVE_HOLD, {"id": id_})]
+        found = rows_of(connection, REMOVE_HOLDS_LISTED, {"ids": json.encode(request_ids).decode()})
     else:
-        found = [*rows_of(connection, REMOVE_HOLDS, {"ids": request_ids})] if request_ids else []
+        found = rows_of(connection, REMOVE_HOLDS, {"ids": request_ids})
     return {str(request_id): _held(account) for request_id, account in found}
 
 
@@ -194,14 +199,11 @@ def _places(writes: Sequence[Write], ended: Iterable[tuple[Held, ...]]) -> list[
     lock them."""
     places = {held.place for account in ended for held in account}
     for write in writes:
-        match write:
-            case Hold():
-                places.update(claim.place for claim in write.claims)
-                places.update(held.place for held in write.row.account.held)
-            case Settlement():
-                places.update(taken.place for taken in write.taken)
-            case Checkpoint():
-                pass
+        if isinstance(write, Hold):
+            places.update([claim.place for claim in write.claims])
+            places.update([held.place for held in write.row.account.held])
+        elif isinstance(write, Settlement):
+            places.update([taken.place for taken in write.taken])
     return sorted(places)
 
 
@@ -236,24 +238,28 @@ def _load(connection: Connection, places: Sequence[Place]) -> dict[Place, Balanc
     }
 
 
-def _columns(posting: PostingRow) -> dict[str, Any]:
-    columns = structs.asdict(posting)
-    for name in ("owner", "end_user", "model", "target", "error", "note"):
-        if columns[name] is not None:
-            columns[name] = plain(columns[name])
+def _columns(posting: PostingRow) -> list[Any]:
+    columns = [*structs.astuple(posting)]
+    for place in SAID:
+        if columns[place] is not None:
+            columns[place] = plain(columns[place])
     return columns
 
 
-def _attempt(row: AttemptRow) -> dict[str, Any]:
-    return structs.asdict(row) | {"target": plain(row.target), "model": plain(row.model), "outcome": plain(row.outcome)}
+SAID: Final = [
+    PostingRow.__struct_fields__.index(name) for name in ("owner", "end_user", "model", "target", "error", "note")
+]
+"""Where a posting has what somebody may have chosen himself."""
+
+
+def _attempt(row: AttemptRow) -> Sequence[Any]:
+    told = {"target": plain(row.target), "model": plain(row.model), "outcome": plain(row.outcome)}
+    return structs.astuple(structs.replace(row, **told))
 
 
 # --- Statements ------------------------------------------------------------------------------------------------------
 
-INSERT_HOLD: Final = (
-    "INSERT INTO holds (request_id, worker_id, created_ms, account, prompt_tokens, completion_tokens) "
-    "VALUES (:request_id, :worker_id, :created_ms, :account, :prompt_tokens, :completion_tokens)"
-)
+INSERT_HOLD: Final = Insertion("holds", HoldRow)
 CHANGE_HOLD: Final = (
     "UPDATE holds SET account = :account, prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens "
     "WHERE request_id = :request_id AND worker_id = :worker_id RETURNING request_id"
@@ -262,13 +268,16 @@ CHECKPOINT: Final = (
     "UPDATE holds SET prompt_tokens = :prompt_tokens, completion_tokens = :completion_tokens "
     "WHERE request_id = :request_id"
 )
-REMOVE_HOLD: Final = "DELETE FROM holds WHERE request_id = :id RETURNING request_id, account"
 REMOVE_HOLDS: Final = "DELETE FROM holds WHERE request_id = ANY(:ids) RETURNING request_id, account"
-INSERT_POSTING: Final = insertion("postings", PostingRow)
+REMOVE_HOLDS_LISTED: Final = (
+    "DELETE FROM holds WHERE request_id IN (SELECT value FROM json_each(:ids)) RETURNING request_id, account"
+)
+"""The same for SQLite, which knows no arrays but those of JSON."""
+INSERT_POSTING: Final = Insertion("postings", PostingRow)
 INSERT_ENTRY: Final = (
     "INSERT INTO entries (budget_id, period, sequence, amount) VALUES (:budget_id, :period, :sequence, :amount)"
 )
-INSERT_ATTEMPT: Final = insertion("attempts", AttemptRow)
+INSERT_ATTEMPT: Final = Insertion("attempts", AttemptRow)
 NEW_BALANCE: Final = (
     "INSERT INTO balances (budget_id, period, posted, held, granted) VALUES (:budget_id, :period, 0, 0, 0) "
     "ON CONFLICT DO NOTHING"

@@ -86,10 +86,33 @@ def rows_of(connection: Connection, statement: str, parameters: Mapping[str, Any
     return connection.execute(text(statement), parameters).all()
 
 
-def insertion(table: str, row: type[Struct]) -> str:
-    """The statement that inserts a struct whose fields are the table's columns. The names are our own."""
-    names = row.__struct_fields__
-    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})"  # noqa: S608
+class Insertion:
+    """Inserts rows whose columns are the fields of a struct, in their order. SQLite's driver takes them by place: it
+    would look up every name of every row."""
+
+    def __init__(self, table: str, row: type[Struct]) -> None:
+        self._names = row.__struct_fields__
+        into = f"INSERT INTO {table} ({', '.join(self._names)}) VALUES"
+        self.by_name = f"{into} ({', '.join(f':{name}' for name in self._names)})"
+        self.by_place = f"{into} ({', '.join('?' for _ in self._names)})"
+
+    def run(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Inserts all of them, inside of the connection's transaction."""
+        if not rows:
+            return
+        if connection.dialect.name == "sqlite":
+            _sqlite(connection).executemany(self.by_place, rows)
+        else:
+            connection.execute(text(self.by_name), [dict(zip(self._names, row, strict=True)) for row in rows])
+
+    def numbered(self, connection: Connection, row: Sequence[Any], column: str) -> int:
+        """Inserts one; returns the number that the database gave it, in this column."""
+        if connection.dialect.name == "sqlite":
+            found = _sqlite(connection).execute(f"{self.by_place} RETURNING {column}", row).fetchone()
+        else:
+            named = dict(zip(self._names, row, strict=True))
+            found = connection.execute(text(f"{self.by_name} RETURNING {column}"), named).one()
+        return int(found[0])
 
 
 def _sqlite(connection: Connection) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from chatport.store.account import PostingRow
@@ -46,16 +47,12 @@ class Retention:
 
 def _carry(connection: Connection) -> int:
     """The sequence number of the posting that carries, made where there is none yet."""
-    find = "SELECT sequence FROM postings WHERE id = :id"
-    found = rows_of(connection, find, {"id": CARRY})
-    if not found:
-        now = int(time.time() * 1000)
-        columns = PostingRow(
-            id=CARRY, kind="carry", created_ms=now, settled_ms=now, note="of records that were removed"
-        )
-        run_many(connection, INSERT_POSTING, [{name: getattr(columns, name) for name in columns.__struct_fields__}])
-        found = rows_of(connection, find, {"id": CARRY})
-    return int(found[0][0])
+    found = rows_of(connection, "SELECT sequence FROM postings WHERE id = :id", {"id": CARRY})
+    if found:
+        return int(found[0][0])
+    now = int(time.time() * 1000)
+    posting = PostingRow(id=CARRY, kind="carry", created_ms=now, settled_ms=now, note="of records that were removed")
+    return INSERT_POSTING.numbered(connection, structs.astuple(posting), "sequence")
 
 
 # --- Statements ------------------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class PlainText(TypeDecorator[str]):
 
 def plain(value: str) -> str:
     """The text as it is kept and looked up."""
+    if value.isascii() and "\0" not in value:
+        return value
     return value.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
