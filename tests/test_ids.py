@@ -17,6 +17,17 @@ def test_names_differ_and_have_one_form() -> None:
     assert all(re.fullmatch(r"req_[0-9a-f]{24}", name) for name in names)
 
 
+def test_a_later_name_sorts_behind_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of time, an index grows at its end; 584 years fit."""
+    years = [0, 1, 1_000_000_000, 1_764_000_000, 18_000_000_000]
+    names = []
+    for seconds in years:
+        monkeypatch.setattr("chatport.ids.time.time_ns", lambda seconds=seconds: seconds * 10**9)
+        names.append(fresh("req_"))
+    assert names == sorted(names)
+    assert {len(name) for name in names} == {len("req_") + 24}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
 def test_a_fork_makes_names_of_its_own() -> None:
     reading, writing = os.pipe()

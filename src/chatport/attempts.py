@@ -102,17 +102,15 @@ class Journey:
         """The one that is being asked now."""
         self.rounds = 0
         self.slept = 0.0
-        self.error: ApiError = Unavailable("No upstream of this model is available.", retry_after=FULL_RETRY)
+        self.error: ApiError | None = None
         """What the client hears when nothing comes of it: the latest failure, one that may pass before any other."""
-        self._met = False
 
     def met(self, place: Place, error: ApiError) -> None:
         """An attempt came to nothing; another may do better."""
         if error.transient:
             self.again.append(place)
-        if not self._met or isinstance(error, RetryLater) or not isinstance(self.error, RetryLater):
+        if isinstance(error, RetryLater) or not isinstance(self.error, RetryLater):
             self.error = error
-        self._met = True
 
 
 class Answer(Struct, frozen=True):
@@ -278,12 +276,13 @@ class Attempts:
     async def _next_round(self, journey: Journey) -> None:
         """Everything was tried: sleeps, and tries again what may pass. Raises the journey's error otherwise."""
         model, now = journey.model, self._clock()
+        error = journey.error or Unavailable("No upstream of this model is available.", retry_after=FULL_RETRY)
         journey.rounds += 1
-        wait = wait_before(journey.error, journey.rounds, journey.slept, self._routing.draw())
+        wait = wait_before(error, journey.rounds, journey.slept, self._routing.draw())
         if not journey.again or wait is None or journey.call.trail.attempts >= model.attempts:
-            raise journey.error
+            raise error
         if now + wait - journey.began > model.deadline:
-            raise journey.error
+            raise error
         await self._sleep(wait)
         journey.slept += wait
         # Those left over of this round are no longer asked: they can't be used as they are.

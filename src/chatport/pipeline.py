@@ -138,7 +138,7 @@ class Pipeline:
 
     async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
         """The answer as a whole; collected from a stream where the account may have to cut it."""
-        if not any(journey.meter.must_be_cut(model.id) for model, _ in journey.places):
+        if not journey.meter.must_be_cut(model.id for model, _ in journey.places):
             return await self.attempts.complete(journey)
         whole = Aggregator()
         async with (

@@ -308,7 +308,7 @@ async def test_a_budget_in_shadow_mode_refuses_nothing() -> None:
     world = World()
     bud = await world.set(amount=1, mode="report")
     async with world.meter() as one:
-        assert not one.must_be_cut("m")
+        assert not one.must_be_cut(["m"])
         assert await one.cover(going()) is None
         await one.settle(usage_of(10, 3))
     assert await world.balance(bud) == (13, 0)

@@ -88,6 +88,11 @@ class Budgets:
         self._by_subject = dict(found)
         self._by_id = {row.id: row for budgets in found.values() for row in budgets}
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has any."""
+        return not self._by_subject
+
     def by_id(self, budget_id: str) -> BudgetRow | None:
         """A budget in force; of one end user's, the one that it was made after."""
         return self._by_id.get(budget_id.partition(".")[0])

@@ -18,7 +18,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from bisect import insort
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any, Final
 
 import msgspec
@@ -109,6 +111,7 @@ class Ledger:
         self.clock = clock
         self.worker_id = fresh("worker_")
         self._line: list[_Ticket] = []
+        self._arrivals = count()
         self._unposted: list[tuple[Settlement, Callable[[], None]]] = []
         self._doubtful: list[tuple[float, str]] = []
 
@@ -122,23 +125,23 @@ class Ledger:
         """Has a hold written where every budget has room for it; a patient one when it has: first come, first served.
         Raises QuotaExhausted where what is posted leaves too little, RateLimited where others' holds take it (for too
         long), Unavailable when the hold that was to be changed is not there any more."""
-        places = {claim.place for claim in hold.claims if claim.enforced}
-        if hold.patient and any(ticket.places & places for ticket in self._line):
-            await self._in_line(hold, places, write)
+        if not hold.patient or not hold.claims:
+            self._accept(await write(hold))
             return
-        answer = await write(hold)
-        if hold.patient and isinstance(answer, NoRoom) and not answer.exhausted:
-            await self._in_line(hold, places, write)
-        else:
-            self._accept(answer)
+        ticket = _Ticket({claim.place for claim in hold.claims if claim.enforced}, next(self._arrivals))
+        if not any(other.places & ticket.places for other in self._line):
+            answer = await write(hold)
+            if not isinstance(answer, NoRoom) or answer.exhausted:
+                self._accept(answer)
+                return
+        await self._in_line(hold, ticket, write)
 
-    async def _in_line(self, hold: Hold, places: set[Place], write: Callable[[Hold], Awaitable[Answer]]) -> None:
-        """Waits until those before it have had their turn and there is room."""
+    async def _in_line(self, hold: Hold, ticket: _Ticket, write: Callable[[Hold], Awaitable[Answer]]) -> None:
+        """Waits until those who came before have had their turn and there is room."""
         clock = asyncio.get_running_loop().time
         until = clock() + self.settings.budget_wait
         refusal: NoRoom | None = None
-        ticket = _Ticket(places)
-        self._line.append(ticket)
+        insort(self._line, ticket, key=lambda each: each.arrival)
         try:
             while (left := until - clock()) > 0:
                 if not self._is_first(ticket):
@@ -158,7 +161,7 @@ class Ledger:
                     return
         finally:
             self._line.remove(ticket)
-            self._wake(places)
+            self._wake(ticket.places)
         raise waited_in_vain(self.budgets, refusal, self.settings.budget_wait)
 
     def _is_first(self, ticket: _Ticket) -> bool:
@@ -320,10 +323,11 @@ class Ledger:
 
 
 class _Ticket:
-    """A place in the line."""
+    """A place in the line, by when it came: it may have been refused while later ones were waiting already."""
 
-    def __init__(self, places: set[Place]) -> None:
+    def __init__(self, places: set[Place], arrival: int) -> None:
         self.places = places
+        self.arrival = arrival
         self.event = asyncio.Event()
 
     async def wait(self, seconds: float) -> None:
@@ -379,7 +383,8 @@ def settlement(
         price_id=account.price_id,
         factor_ppm=account.factor_ppm,
         ending=ending,
-        over_hold=any(
+        over_hold=bool(taken)
+        and any(
             before.enforced and after.amount > before.amount for before, after in zip(account.held, taken, strict=True)
         ),
         **record,

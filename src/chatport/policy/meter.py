@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -107,9 +107,13 @@ class Meter:
 
     # --- Before it is sent -------------------------------------------------------------------------------------------
 
-    def must_be_cut(self, model: str) -> bool:
-        """Whether a budget may have to end the answer half-way: then it must be streamed, whatever the client wants."""
-        return any(budget.mode == "enforce" for budget in self._ledger.budgets.of(self._payer, model))
+    def must_be_cut(self, models: Iterable[str]) -> bool:
+        """Whether a budget may have to end the answer of one of the models half-way: then it must be streamed, whatever
+        the client wants."""
+        budgets = self._ledger.budgets
+        return not budgets.empty and any(
+            budget.mode == "enforce" for model in models for budget in budgets.of(self._payer, model)
+        )
 
     async def cover(self, going: Going) -> int | None:
         """Holds what an attempt can cost, in the place of what is held for the one before. Returns the tokens of output
@@ -118,7 +122,7 @@ class Meter:
         price = self._ledger.prices.at(going.model, self._began, going.listed)
         budgets = self._ledger.budgets.of(self._payer, going.model)
         self._claims = tuple([self._claim(budget, price, going) for budget in budgets])
-        self._enforced = any(claim.enforced for claim in self._claims)
+        self._enforced = bool(budgets) and any(claim.enforced for claim in self._claims)
         limit = going.bound.output_tokens
         self._wanted = UNBOUNDED if limit is None else limit
         slice_ = min(self._wanted, self._ledger.settings.slice_tokens * going.choices)
