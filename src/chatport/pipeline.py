@@ -112,16 +112,17 @@ class Pipeline:
         )
 
     async def _answer(self, call: Call, journey: Journey, sink: Sink) -> None:
-        async with await self.limits.admit(subjects(call, journey.model.id), time.monotonic()) as admission:
-            call.trail.admission = admission
-            try:
-                async with journey.meter:
-                    if call.request.stream:
-                        await self._stream(call, journey, sink)
-                    else:
-                        await self._complete(call, journey, sink)
-            finally:
-                await admission.correct(journey.meter.spent, time.monotonic())
+        if not self.limits.empty:
+            call.trail.admission = await self.limits.admit(subjects(call, journey.model.id), time.monotonic())
+        try:
+            async with journey.meter:
+                if call.request.stream:
+                    await self._stream(call, journey, sink)
+                else:
+                    await self._complete(call, journey, sink)
+        finally:
+            if call.trail.admission is not None:
+                await call.trail.admission.end(journey.meter.spent, time.monotonic())
 
     async def _complete(self, call: Call, journey: Journey, sink: Sink) -> None:
         route, answer = await self._whole(call, journey)

@@ -161,6 +161,11 @@ class Limits:
         async with self._loading:
             self._take("kept", await self._rows.all())
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has any."""
+        return not self._found
+
     async def admit(self, who: Subjects, now: float) -> Admission:
         """Charges one request, and a place until the admission is released. `now`: seconds of a clock that does not go
         back. Raises RateLimited, and then nothing is charged."""
@@ -387,6 +392,13 @@ class Admission:
         if self._held:
             await self._move({index: tokens - held for index, held in self._held.items()}, now)
             self._held = dict.fromkeys(self._held, tokens)
+
+    async def end(self, tokens: int, now: float) -> None:
+        """The request is over, and has used so much."""
+        try:
+            await self.correct(tokens, now)
+        finally:
+            await self.release()
 
     async def release(self) -> None:
         """Gives the places back. Idempotent. Tokens stay charged as `charge` or `correct` left them."""

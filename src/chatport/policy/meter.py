@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -195,10 +195,10 @@ class Meter:
             completion_tokens=0,
         )
 
-    async def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> None:
+    def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> Awaitable[None]:
         new = self._row is None
         hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted, patient=patient)
-        await self._ledger.place(hold, self._write)
+        return self._ledger.place(hold, self._write)
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
