@@ -48,7 +48,7 @@ def create(connection: Connection) -> None:
         connection.execute(table.insert().values(row))
 
 
-def upgrade(connection: Connection, found: str | None) -> None:
+def upgrade(connection: Connection, found: str | None, to: str = HEAD) -> None:
     """The migrations that follow the revision found, all of them for None. Raises StoreIncompatible."""
     # Imported here: only a database that is behind pays for it.
     from alembic import command  # noqa: PLC0415
@@ -63,4 +63,4 @@ def upgrade(connection: Connection, found: str | None) -> None:
             f"The database was written by a newer Chatport (its schema is {found}, this version knows up to {HEAD}). "
             "Start the newer version, or give this one another database."
         )
-    command.upgrade(config, "head")
+    command.upgrade(config, to)
