@@ -210,6 +210,7 @@ def chatport(upstream: int) -> Gateway:
     config = f"""
 [[models]]
 id = "{MODEL}"
+price = {{ prompt = 0.15, cached = 0.075, completion = 0.6 }}
 [[models.targets]]
 backend = "openai"
 base_url = "http://127.0.0.1:{upstream}/v1"

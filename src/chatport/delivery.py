@@ -87,6 +87,7 @@ class Delivery:
         self._commit_after = commit_after
         self._keepalive = keepalive
         self._last = 0.0
+        self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
 
@@ -109,7 +110,7 @@ class Delivery:
             await self._commit()
         if self.copy is not None:
             self._keep(self.copy, data)
-        self._last = asyncio.get_running_loop().time()
+        self._last = self._loop.time()
         await self._sink.data(data)
 
     def _keep(self, copy: list[bytes], data: bytes) -> None:
@@ -143,21 +144,20 @@ class Delivery:
             self._timer = None
 
     def _schedule(self, delay: float) -> None:
-        self._timer = asyncio.get_running_loop().call_later(delay, self._on_timer)
+        self._timer = self._loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
         """Looks whether it was really silent; timers are not moved for each frame, that would cost more than this."""
-        loop = asyncio.get_running_loop()
-        silent = loop.time() - self._last
+        silent = self._loop.time() - self._last
         if self.committed and self._keepalive is not None and silent < self._keepalive:
             self._schedule(self._keepalive - silent)
         else:
-            self._beat = loop.create_task(self._sign_of_life())
+            self._beat = self._loop.create_task(self._sign_of_life())
 
     async def _sign_of_life(self) -> None:
         if not self.committed:
             await self._commit()
-        self._last = asyncio.get_running_loop().time()
+        self._last = self._loop.time()
         await self._sink.data(sse.COMMENT)
         if self._timer is not None and self._keepalive is not None:
             self._schedule(self._keepalive)

@@ -7,6 +7,7 @@ what the key pays. 0.0375 USD per million tokens is 37,500 pico-dollars a token.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final, Self
 
 from msgspec import Raw, Struct, json, structs
@@ -165,6 +166,8 @@ def cost_pico(rates: Rates, tokens: Tokens) -> int:
 
 def rates_at(rates: Rates, prompt: int) -> TokenRates:
     """What tokens cost in a request with so many of them in its prompt."""
+    if not rates.tiers:
+        return rates
     above = [tier for tier in rates.tiers if prompt > tier.above]
     return max(above, key=lambda tier: tier.above) if above else rates
 
@@ -189,6 +192,7 @@ def charge_nano(cost: int, factor_ppm: int) -> int:
     return -(-cost * factor_ppm // (PICO_PER_NANO * MILLION))
 
 
+@lru_cache(maxsize=1024)
 def most(rates: Rates) -> tuple[int, int, int]:
     """The most that a token of the prompt, one of the output, and the request by itself can cost, in pico-dollars."""
     every = (rates, *rates.tiers, *rates.hours)
@@ -210,7 +214,11 @@ def _within(whole: int, *parts: int) -> list[int]:
 
 def _side(count: int, plain: int, *kinds: tuple[int, int | None]) -> int:
     """So many tokens at the plain rate, but for those of a kind that has its own."""
-    return plain * count + sum(number * (rate - plain) for number, rate in kinds if rate is not None)
+    cost = plain * count
+    for number, rate in kinds:
+        if number and rate is not None:
+            cost += number * (rate - plain)
+    return cost
 
 
 # --- Which price holds ------------------------------------------------------------------------------------------------
