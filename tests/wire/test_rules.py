@@ -10,7 +10,7 @@ import pytest
 from chatport.wire.chat import ChatRequest
 from chatport.wire.decode import DEFAULT_LIMITS, decode_request
 from chatport.wire.errors import InvalidRequest
-from chatport.wire.rules import RULES, check_request
+from chatport.wire.rules import check_request
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
 TOOLS = [
@@ -131,10 +131,9 @@ def test_accepted(fields: dict[str, Any]) -> None:
     request(**fields)
 
 
-@pytest.mark.parametrize("field", RULES)
+@pytest.mark.parametrize("field", sorted({*ChatRequest.__struct_fields__} - {"model", "messages"}))
 def test_a_rule_rests_while_its_field_is_not_given(field: str) -> None:
-    assert field in ChatRequest.__struct_fields__
-    check_request(request(**({} if field == "messages" else {field: None})), DEFAULT_LIMITS)
+    check_request(request(**{field: None}), DEFAULT_LIMITS)
 
 
 def test_messages_name_what_is_there() -> None:

@@ -362,7 +362,10 @@ class ChatRequest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     @property
     def output_limit(self) -> int | None:
         """Tokens each choice may have: the smaller of the two spellings, None when neither is given."""
-        return min((n for n in (self.max_completion_tokens, self.max_tokens) if n is not None), default=None)
+        limit, older = self.max_completion_tokens, self.max_tokens
+        if limit is None or older is None:
+            return older if limit is None else limit
+        return min(limit, older)
 
     @property
     def choices(self) -> int:

@@ -1,6 +1,6 @@
 """Rules between fields (contract.md §5-§8): what no single field's type can say.
 
-`RULES` is the list: a field's rule runs where the field was given. Each reads the typed request and raises
+`check_request` is the list: a field's rule runs where the field was given. Each reads the typed request and raises
 InvalidRequest. What a model can or can't do is no rule of the format; `policy/features.py` sees to that.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
@@ -29,10 +29,13 @@ from chatport.wire.chat import (
     NamedFunction,
     NamedTool,
     RefusalPart,
+    ResponseFormat,
     TextPart,
     Tool,
+    ToolChoice,
     ToolMessage,
     UserMessage,
+    UserPart,
 )
 from chatport.wire.errors import InvalidRequest, quote
 from chatport.wire.fields import missing, too_many_items
@@ -62,15 +65,26 @@ class Allowance(Struct, frozen=True):
     patterns: Patterns
 
 
-Rule = Callable[[ChatRequest, Allowance], None]
-
-
 def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
     """Raises InvalidRequest for the first rule broken."""
     allowance = Allowance(limits, Patterns())
-    for field, rule in RULES.items():
-        if getattr(request, field) is not None:
-            rule(request, allowance)
+    _messages(request.messages, limits)
+    if request.stream_options is not None:
+        _stream_options(request)
+    if request.top_logprobs is not None:
+        _top_logprobs(request)
+    if request.tools is not None:
+        _tools(request.tools, allowance)
+    if request.tool_choice is not None:
+        _tool_choice(request.tool_choice, request.tools)
+    if request.functions is not None:
+        _functions(request, allowance)
+    if request.function_call is not None:
+        _function_call(request)
+    if request.response_format is not None:
+        _response_format(request.response_format, request, allowance)
+    if request.modalities is not None:
+        _modalities(request)
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:
@@ -80,22 +94,19 @@ def _invalid(param: str, message: str) -> InvalidRequest:
 # --- Messages (§5) ---------------------------------------------------------------------------------------------------
 
 
-def _messages(request: ChatRequest, allowance: Allowance) -> None:
-    limits = allowance.limits
-    if len(request.messages) > limits.max_messages:
-        raise too_many_items("messages", limits.max_messages, len(request.messages))
-    for index, message in enumerate(request.messages):
-        if isinstance(message, UserMessage):
-            _user_content(message, index)
-        elif isinstance(message, AssistantMessage):
+def _messages(messages: list[Message], limits: DecodeLimits) -> None:
+    if len(messages) > limits.max_messages:
+        raise too_many_items("messages", limits.max_messages, len(messages))
+    for index, message in enumerate(messages):
+        if isinstance(message, AssistantMessage):
             _assistant_content(message, index)
-    _calls_and_answers(request.messages)
+        elif isinstance(message, UserMessage) and not isinstance(message.content, str):
+            _user_parts(message.content, index)
+    _calls_and_answers(messages)
 
 
-def _user_content(message: UserMessage, index: int) -> None:
-    if isinstance(message.content, str):
-        return
-    for place, part in enumerate(message.content):
+def _user_parts(parts: list[UserPart], index: int) -> None:
+    for place, part in enumerate(parts):
         if isinstance(part, ImagePart):
             _image_url(part.image_url.url, f"messages[{index}].content[{place}].image_url.url")
         elif isinstance(part, AudioPart):
@@ -154,9 +165,10 @@ def _calls_and_answers(messages: list[Message]) -> None:
             continue
         if open_calls:
             raise _unanswered(open_calls, index)
-        calls = message.tool_calls if isinstance(message, AssistantMessage) else None
-        asked = dict.fromkeys(call.id for call in calls or ())
-        open_calls = dict(asked)
+        asked = {}
+        if isinstance(message, AssistantMessage) and message.tool_calls is not None:
+            asked = dict.fromkeys(call.id for call in message.tool_calls)
+            open_calls = dict(asked)
     if open_calls:
         raise _unanswered(open_calls, len(messages) - 1)
 
@@ -186,8 +198,8 @@ def _listed(names: list[str]) -> str:
 # --- Tools (§6) ------------------------------------------------------------------------------------------------------
 
 
-def _tools(request: ChatRequest, allowance: Allowance) -> None:
-    for index, tool in enumerate(request.tools or ()):
+def _tools(tools: list[Tool], allowance: Allowance) -> None:
+    for index, tool in enumerate(tools):
         if isinstance(tool, FunctionTool):
             _function(tool.function, f"tools[{index}].function.parameters", allowance)
         else:
@@ -223,18 +235,17 @@ def _custom(tool: CustomTool, param: str, patterns: Patterns) -> None:
         )
 
 
-def _tool_choice(request: ChatRequest, _allowance: Allowance) -> None:
-    choice = request.tool_choice
-    if choice is None or choice in ("none", "auto"):
+def _tool_choice(choice: ToolChoice, tools: list[Tool] | None) -> None:
+    if choice in ("none", "auto"):
         return
-    if request.tools is None:
+    if tools is None:
         raise _invalid("tool_choice", "Invalid value for 'tool_choice': it is only allowed when 'tools' are specified.")
     if isinstance(choice, str):
         return
     named = choice.allowed_tools.tools if isinstance(choice, AllowedToolsChoice) else [choice]
     if not named:
         raise _invalid("tool_choice", "Invalid value for 'tool_choice': 'allowed_tools.tools' is empty.")
-    offered = dict.fromkeys(map(_offered, request.tools))
+    offered = dict.fromkeys(map(_offered, tools))
     for tool in named:
         if _chosen(tool) not in offered:
             kind, name = _chosen(tool)
@@ -258,7 +269,7 @@ def _not_offered(param: str, kind: str, name: str, offered: list[str], where: st
     )
 
 
-def _function_call(request: ChatRequest, _allowance: Allowance) -> None:
+def _function_call(request: ChatRequest) -> None:
     choice = request.function_call
     if not isinstance(choice, FunctionName):
         return
@@ -270,9 +281,8 @@ def _function_call(request: ChatRequest, _allowance: Allowance) -> None:
 # --- The answer's form (§7, §8) --------------------------------------------------------------------------------------
 
 
-def _response_format(request: ChatRequest, allowance: Allowance) -> None:
-    form = request.response_format
-    if form is None or form.kind == "text":
+def _response_format(form: ResponseFormat, request: ChatRequest, allowance: Allowance) -> None:
+    if form.kind == "text":
         return
     if form.kind == "json_object":
         _asks_for_json(request)
@@ -315,34 +325,20 @@ def _texts(message: Message) -> Iterator[str]:
             yield part.text
 
 
-def _stream_options(request: ChatRequest, _allowance: Allowance) -> None:
+def _stream_options(request: ChatRequest) -> None:
     if not request.stream:
         raise _invalid("stream_options", "The 'stream_options' parameter is only allowed when 'stream' is true.")
 
 
-def _top_logprobs(request: ChatRequest, _allowance: Allowance) -> None:
+def _top_logprobs(request: ChatRequest) -> None:
     if not request.logprobs:
         raise _invalid("top_logprobs", "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.")
 
 
-def _modalities(request: ChatRequest, _allowance: Allowance) -> None:
+def _modalities(request: ChatRequest) -> None:
     if "audio" in (request.modalities or ()) and request.audio is None:
         raise InvalidRequest(
             "Missing required parameter: 'audio', which 'modalities' with 'audio' asks for.",
             param="audio",
             code="missing_required_parameter",
         )
-
-
-RULES: Mapping[str, Rule] = {
-    "messages": _messages,
-    "stream_options": _stream_options,
-    "top_logprobs": _top_logprobs,
-    "tools": _tools,
-    "tool_choice": _tool_choice,
-    "functions": _functions,
-    "function_call": _function_call,
-    "response_format": _response_format,
-    "modalities": _modalities,
-}
-"""Field given, rule that holds it to the others."""
