@@ -45,7 +45,7 @@ class Line:
         self.transport = UpstreamTransport(loop)
         self.transport.protocol = self.connection
         self.connection.connection_made(self.transport)
-        self.connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"", timeouts or Timeouts())
+        self.connection.begin(b"GET / HTTP/1.1\r\n\r\n", timeouts or Timeouts())
 
     def feed(self, *pieces: bytes) -> None:
         for piece in pieces:
@@ -88,7 +88,7 @@ async def test_byte_by_byte_and_again() -> None:
         line.feed(*(LENGTH[at : at + 1] for at in range(len(LENGTH))))
         assert await line.answer() == (200, b"hello world")
         assert line.connection.release()
-        line.connection.begin(b"GET / HTTP/1.1\r\n\r\n", b"{}", Timeouts())
+        line.connection.begin(b"GET / HTTP/1.1\r\n\r\n{}", Timeouts())
     assert bytes(line.transport.written).endswith(b"GET / HTTP/1.1\r\n\r\n{}")
 
 
@@ -198,7 +198,7 @@ async def test_each_phase_has_its_time(unsent: bool, arrived: bytes, patience: f
     Line.__init__(line, TIMEOUTS)
     if unsent:
         line.connection.pause_writing()
-        line.connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"x", TIMEOUTS)
+        line.connection.begin(b"POST / HTTP/1.1\r\n\r\nx", TIMEOUTS)
     now = asyncio.get_running_loop().time()
     line.feed(*filter(None, [arrived]))
     line.connection.sweep(now + patience * 0.9)
@@ -213,7 +213,7 @@ async def test_each_phase_has_its_time(unsent: bool, arrived: bytes, patience: f
 async def test_the_first_byte_is_waited_for_from_when_the_request_has_left() -> None:
     line = Line(TIMEOUTS)
     line.connection.pause_writing()
-    line.connection.begin(b"POST / HTTP/1.1\r\n\r\n", b"x", TIMEOUTS)
+    line.connection.begin(b"POST / HTTP/1.1\r\n\r\nx", TIMEOUTS)
     line.connection.resume_writing()
     line.connection.sweep(asyncio.get_running_loop().time() + 9)
     assert not line.transport.aborted

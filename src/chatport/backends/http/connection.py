@@ -99,8 +99,8 @@ class Connection(asyncio.Protocol):
         """Whether another request may go out here."""
         return self._alive and not self._busy and not self.transport.is_closing()
 
-    def begin(self, request: bytes, body: bytes, timeouts: Timeouts) -> None:
-        """Sends a request; `request`: its head, blank line included."""
+    def begin(self, request: bytes, timeouts: Timeouts) -> None:
+        """Sends a request, which is whole: with marks this low, uvloop makes a system call of each write."""
         self.status = 0
         self.answered = self.complete = self._head_done = self._keep = False
         self._headers = []
@@ -114,10 +114,7 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.SEND
         now = self._loop.time()
         self.deadline, self.ends_by = now + timeouts.send, now + timeouts.total
-        # Two writes are one system call: what is written in one turn of the loop leaves together.
         self.transport.write(request)
-        if body:
-            self.transport.write(body)
         if not self._unsent:
             self._await_answer()
 
@@ -162,9 +159,7 @@ class Connection(asyncio.Protocol):
     async def head(self) -> None:
         """Returns when `status` and headers are there. Raises Fault."""
         while not self._head_done:
-            if self._fault is not None:
-                raise self._fault
-            await self._wait()
+            await self._more()
 
     def header(self, name: bytes) -> bytes | None:
         """A header of the answer, `name` in lower case; the first of several."""
@@ -175,20 +170,20 @@ class Connection(asyncio.Protocol):
         while not self._pieces:
             if self.complete:
                 return b""
-            if self._fault is not None:
-                raise self._fault
-            await self._wait()
+            await self._more()
         return self._take()
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises TooLarge for one of more than `limit` bytes, or another Fault."""
         pieces, size = [], 0
-        while piece := await self.read():
-            size += len(piece)
+        while True:
+            size += self._buffered
             if size > limit:
                 raise TooLarge(f"an answer of more than {limit} bytes")
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.append(self._take())
+            if self.complete:
+                return b"".join(pieces)
+            await self._more()
 
     def hurry(self, seconds: float) -> None:
         """From here on, silence in this answer may last no longer than this."""
@@ -200,7 +195,7 @@ class Connection(asyncio.Protocol):
         self._finished = True
 
     def _take(self) -> bytes:
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        data = b"".join(self._pieces)  # of one piece, that is the piece itself
         self._pieces.clear()
         self._buffered = 0
         if self._paused:
@@ -209,19 +204,21 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
-    async def _wait(self) -> None:
+    def _more(self) -> asyncio.Future[None]:
+        """Done when something happens to the answer. Raises the Fault that it ended with."""
+        if self._fault is not None:
+            raise self._fault
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
         if self._lingering is not None and (self.complete or self._fault is not None):
             then, self._lingering = self._lingering, None
             then(self)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None:
+            if not self._waiter.done():
+                self._waiter.set_result(None)
+            self._waiter = None
 
     # --- The transport's side ----------------------------------------------------------------------------------------
 

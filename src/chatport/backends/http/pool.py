@@ -51,9 +51,9 @@ class Pool:
         """Connections without a request."""
         return len(self._idle)
 
-    def ask(self, request: bytes, body: bytes, timeouts: Timeouts) -> Exchange:
+    def ask(self, request: bytes, timeouts: Timeouts) -> Exchange:
         """Sends a request; entering the context waits for the answer's head, leaving it gives the connection back."""
-        return Exchange(self, request, body, timeouts)
+        return Exchange(self, request, timeouts)
 
     def lend(self) -> Connection | None:
         """The youngest kept connection that can still be used."""
@@ -113,12 +113,11 @@ class Pool:
 class Exchange:
     """One request and its answer: an async context. Cancelled in any phase, it closes the connection at once."""
 
-    __slots__ = ("_body", "_connection", "_pool", "_request", "_timeouts")
+    __slots__ = ("_connection", "_pool", "_request", "_timeouts")
 
-    def __init__(self, pool: Pool, request: bytes, body: bytes, timeouts: Timeouts) -> None:
+    def __init__(self, pool: Pool, request: bytes, timeouts: Timeouts) -> None:
         self._pool = pool
         self._request = request
-        self._body = body
         self._timeouts = timeouts
         self._connection: Connection | None = None
 
@@ -134,7 +133,7 @@ class Exchange:
 
     async def _ask(self, connection: Connection) -> Connection:
         try:
-            connection.begin(self._request, self._body, self._timeouts)
+            connection.begin(self._request, self._timeouts)
             await connection.head()
         except BaseException:
             self._pool.give_back(connection)
