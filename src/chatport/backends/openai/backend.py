@@ -32,7 +32,7 @@ from chatport.providers import Quirk
 from chatport.targets import Bound, Target
 from chatport.telemetry import REQUEST_ID
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
-from chatport.wire.errors import Unavailable, UpstreamFailed
+from chatport.wire.errors import ApiError, Unavailable, UpstreamFailed
 
 AFTER_FINISH = 5.0
 """Seconds for the usage and `[DONE]` of a stream whose choices have all finished."""
@@ -88,7 +88,8 @@ class OpenAIBackend:
         self.in_flight += 1
         try:
             async with self._ask(target, request) as answer:
-                await self._refuse_failure(answer, target, request)
+                if answer.status != 200:
+                    raise await self._refusal(answer, target, request)
                 data = await answer.body(self._settings.limits.reply)
         except Fault as exc:
             raise fault(exc, target.id) from exc
@@ -107,7 +108,8 @@ class OpenAIBackend:
         self.in_flight += 1
         try:
             async with self._ask(target, request) as answer:
-                await self._refuse_failure(answer, target, request)
+                if answer.status != 200:
+                    raise await self._refusal(answer, target, request)
                 async with aclosing(self._chunks(answer, target, request, bound)) as chunks:
                     yield chunks
         except Fault as exc:
@@ -158,16 +160,14 @@ class OpenAIBackend:
     def _asked(self, target: Target, name: str) -> Asked:
         return Asked(target.id, target.model, name, self._hidden)
 
-    async def _refuse_failure(self, answer: Connection, target: Target, request: ChatRequest) -> None:
-        """Raises what any status but 200 becomes."""
-        if answer.status == 200:
-            return
+    async def _refusal(self, answer: Connection, target: Target, request: ChatRequest) -> ApiError:
+        """What any status but 200 becomes."""
         wait = retry_after(answer.header)
         try:
             said = read_error(await answer.body(MAX_ERROR))
         except Fault:  # the status alone says enough
             said = ErrorSaid()
-        raise refusal(answer.status, said, wait, self._asked(target, request.model))
+        return refusal(answer.status, said, wait, self._asked(target, request.model))
 
     # --- A stream ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msgspec import json
+from msgspec import Raw, json
 
 from chatport.targets import Bound
 from chatport.wire.chat import AssistantMessage, ChatRequest, Message, TextPart, ToolMessage
@@ -22,7 +22,9 @@ _encode = json.Encoder().encode
 
 def bound_of(request: ChatRequest) -> Bound:
     """The most it can cost: no tokenizer makes more tokens of a text than it has bytes."""
-    prompt = TEMPLATE_TOKENS + sum(map(_message_bound, request.messages))
+    prompt = TEMPLATE_TOKENS
+    for message in request.messages:
+        prompt += _message_bound(message)
     if request.tools or request.functions or request.response_format:
         prompt += len(_encode([request.tools, request.functions, request.response_format]))
     limit = request.output_limit
@@ -39,18 +41,22 @@ def _message_bound(message: Message) -> int:
         bound += sum(_size(part.text) if isinstance(part, TextPart) else PART_TOKENS for part in content)
     if message.name is not None:
         bound += _size(message.name)
-    return bound + _calls_bound(message) if isinstance(message, AssistantMessage | ToolMessage) else bound
+    if isinstance(message, AssistantMessage):
+        bound += _said_bound(message)
+    elif isinstance(message, ToolMessage):
+        bound += _size(message.tool_call_id)
+    return bound
 
 
-def _calls_bound(message: AssistantMessage | ToolMessage) -> int:
-    if isinstance(message, ToolMessage):
-        return _size(message.tool_call_id)
+def _said_bound(message: AssistantMessage) -> int:
+    """Of what an answer has beside its content."""
     said = (message.tool_calls, message.function_call, message.refusal, message.reasoning_content, message.reasoning)
     return sum(len(_encode(one)) for one in said if one is not None)
 
 
 def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
+    """Bytes of UTF-8. A view of it is made once and stays with the text, where the encoder of what is sent finds it."""
+    return len(text) if text.isascii() else memoryview(Raw(text)).nbytes
 
 
 def estimated(tally: Tally, bound: Bound) -> Estimate:

@@ -9,7 +9,6 @@ What `wire/stream.py` repairs is left alone here: roles, order, ids of calls, re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -88,6 +87,17 @@ class Said(Struct, frozen=True):
     function_call: SaidFunction | None = None
     annotations: Raw = NULL
     audio: Raw = NULL
+
+    @property
+    def only_text(self) -> bool:
+        """Whether it is text, thoughts included, and nothing else: nearly always."""
+        return (
+            self.tool_calls is None
+            and self.function_call is None
+            and self.refusal is None
+            and self.annotations is NULL
+            and self.audio is NULL
+        )
 
 
 class SaidAudio(Struct, frozen=True):
@@ -178,7 +188,7 @@ class Piece(Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether this is an error in the clothes of an answer."""
-        if bytes(self.error) not in (b"null", b"false", b'""', b"{}"):
+        if self.error is not NULL and bytes(self.error) not in (b"null", b"false", b'""', b"{}"):
             return True
         return self.base_resp is not None and bool(self.base_resp.status_code)
 
@@ -189,6 +199,7 @@ _decode_list = json.Decoder(list[Raw] | None).decode
 _decode_object = json.Decoder(dict[str, Any]).decode
 _BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SILENCE = SaidAudio()
+_NOTHING_SAID = Said()
 
 
 def read_piece(data: bytes) -> Piece:
@@ -232,15 +243,9 @@ _NOTHING = Delta()
 
 
 def _delta(said: Said) -> Delta:
-    if (
-        said.tool_calls is None
-        and said.function_call is None
-        and said.refusal is None
-        and said.audio is NULL
-        and said.annotations is NULL
-    ):
+    if said.only_text:
         reasoning = _reasoning(said)
-        text = said.content if isinstance(said.content, str) else _text(said.content)
+        text = _text(said.content)
         return Delta(content=text) if reasoning is None else Delta(content=text, reasoning_content=reasoning)
     return Delta(
         content=_text(said.content),
@@ -383,7 +388,7 @@ def completion_of(piece: Piece, choices: int, bound: Bound) -> ChatCompletion:
         id="",
         created=0,
         model="",
-        choices=[_choice(index, choice) for index, choice in zip(range(choices), _ordered(said), strict=False)],
+        choices=[_choice(index, choice) for index, choice in enumerate(_ordered(said)[:choices])],
         usage=(usage_of(piece.usage) if piece.usage is not None else None) or _estimated(piece, bound),
         system_fingerprint="",
         service_tier=piece.service_tier or "default",
@@ -396,7 +401,7 @@ def _estimated(piece: Piece, bound: Bound) -> Usage:
     return estimated(tally, bound)
 
 
-def _ordered(said: Sequence[SaidChoice]) -> Sequence[SaidChoice]:
+def _ordered(said: list[SaidChoice]) -> list[SaidChoice]:
     """By index where each has its own; otherwise as they came."""
     if len(said) == 1:
         return said
@@ -407,22 +412,30 @@ def _ordered(said: Sequence[SaidChoice]) -> Sequence[SaidChoice]:
 
 
 def _choice(index: int, choice: SaidChoice) -> Choice:
-    said = choice.message or choice.delta or Said()
-    calls = [_call(call) for call in said.tool_calls or ()]
-    content, audio = _text(said.content), _object(said.audio)
-    instead = calls or said.function_call or said.refusal or audio
-    message = ResponseMessage(
-        content=(content or None) if instead else content or "",
+    said = choice.message or choice.delta or _NOTHING_SAID
+    message = _message(said)
+    reason: FinishReason = "tool_calls" if said.tool_calls else "stop"
+    if choice.finish_reason:
+        reason = finish_reason(choice.finish_reason)
+    logprobs = _logprobs(choice.logprobs) if choice.logprobs is not None else None
+    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=reason)
+
+
+def _message(said: Said) -> ResponseMessage:
+    content = _text(said.content) or ""
+    if said.only_text:
+        return ResponseMessage(content=content, reasoning_content=_reasoning(said) or UNSET)
+    audio = None if said.audio is NULL else _object(said.audio)
+    instead = said.tool_calls or said.function_call or said.refusal or audio
+    return ResponseMessage(
+        content=(content or None) if instead else content,
         refusal=said.refusal or None,
         reasoning_content=_reasoning(said) or UNSET,
         annotations=_annotations(said.annotations),
-        tool_calls=calls or UNSET,
+        tool_calls=[_call(call) for call in said.tool_calls] if said.tool_calls else UNSET,
         function_call=_function_call(said.function_call) if said.function_call else UNSET,
         audio=UNSET if audio is None else audio,
     )
-    reason = finish_reason(choice.finish_reason) if choice.finish_reason else "tool_calls" if calls else "stop"
-    logprobs = _logprobs(choice.logprobs) if choice.logprobs is not None else None
-    return Choice(index=index, message=message, logprobs=logprobs, finish_reason=reason)
 
 
 def _call(call: SaidCall) -> ToolCall:
@@ -456,11 +469,7 @@ def usage_of(said: SaidUsage) -> Usage | None:
     prompt, completion = said.prompt_tokens, said.completion_tokens or 0
     if prompt is None or not 0 <= prompt <= MOST_TOKENS or not 0 <= completion <= MOST_TOKENS:
         return None
-    details, made = said.prompt_tokens_details, said.completion_tokens_details
-    cached, written = _cached(said), _written(said)
-    if not cached and written is None and details is None and made is None:
-        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-    details, made = details or SaidPromptDetails(), made or SaidCompletionDetails()
+    made = said.completion_tokens_details or _NOTHING_MADE
     thought = made.reasoning_tokens or 0
     if 0 < thought <= MOST_TOKENS and said.total_tokens == prompt + completion + thought:
         completion += thought  # xAI counts what was thought beside what was said
@@ -468,43 +477,57 @@ def usage_of(said: SaidUsage) -> Usage | None:
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
-        prompt_tokens_details=PromptTokensDetails(
-            cached_tokens=_part(cached, prompt),
-            audio_tokens=_part(details.audio_tokens, prompt),
-            text_tokens=_part_said(details.text_tokens, prompt),
-            image_tokens=_part_said(details.image_tokens, prompt),
-            cache_write_tokens=_part_said(written, prompt),
-        ),
-        completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=_part(made.reasoning_tokens, completion),
-            audio_tokens=_part(made.audio_tokens, completion),
-            accepted_prediction_tokens=_part(made.accepted_prediction_tokens, completion),
-            rejected_prediction_tokens=_part(made.rejected_prediction_tokens, completion),
-            text_tokens=_part_said(made.text_tokens, completion),
-        ),
+        prompt_tokens_details=_prompt_details(said, prompt),
+        completion_tokens_details=_completion_details(made, completion),
     )
 
 
-def _cached(said: SaidUsage) -> int | None:
-    """What was read from the cache, wherever it is said."""
-    inside = said.prompt_tokens_details or SaidPromptDetails()
-    return inside.cached_tokens or said.cached_tokens or said.prompt_cache_hit_tokens or said.cache_read_input_tokens
+_NOTHING_READ = SaidPromptDetails()
+_NOTHING_MADE = SaidCompletionDetails()
+_NO_PROMPT_DETAILS = PromptTokensDetails()
+_NO_COMPLETION_DETAILS = CompletionTokensDetails()
 
 
-def _written(said: SaidUsage) -> int | None:
-    """What was written to it; None where nobody speaks of it. Of several places, some may be left at 0."""
-    inside = said.prompt_tokens_details or SaidPromptDetails()
-    places = (
-        inside.cache_write_tokens,
-        inside.cache_creation_tokens,
-        inside.cache_creation_input_tokens,
+def _prompt_details(said: SaidUsage, prompt: int) -> PromptTokensDetails:
+    read = said.prompt_tokens_details or _NOTHING_READ
+    cached = read.cached_tokens or said.cached_tokens or said.prompt_cache_hit_tokens or said.cache_read_input_tokens
+    written = _written(said, read)
+    if read is _NOTHING_READ and written is None and not cached:
+        return _NO_PROMPT_DETAILS
+    return PromptTokensDetails(
+        cached_tokens=_part(cached, prompt),
+        audio_tokens=_part(read.audio_tokens, prompt),
+        text_tokens=_part_said(read.text_tokens, prompt),
+        image_tokens=_part_said(read.image_tokens, prompt),
+        cache_write_tokens=_part_said(written, prompt),
+    )
+
+
+def _written(said: SaidUsage, read: SaidPromptDetails) -> int | None:
+    """What was written to the cache; None where nobody speaks of it. Of several places, some may be left at 0."""
+    counts = (
+        read.cache_write_tokens,
+        read.cache_creation_tokens,
+        read.cache_creation_input_tokens,
         said.cache_creation_input_tokens,
     )
-    return max((count for count in places if count is not None), default=None)
+    return None if counts == (None, None, None, None) else max(count for count in counts if count is not None)
+
+
+def _completion_details(made: SaidCompletionDetails, completion: int) -> CompletionTokensDetails:
+    if made is _NOTHING_MADE:
+        return _NO_COMPLETION_DETAILS
+    return CompletionTokensDetails(
+        reasoning_tokens=_part(made.reasoning_tokens, completion),
+        audio_tokens=_part(made.audio_tokens, completion),
+        accepted_prediction_tokens=_part(made.accepted_prediction_tokens, completion),
+        rejected_prediction_tokens=_part(made.rejected_prediction_tokens, completion),
+        text_tokens=_part_said(made.text_tokens, completion),
+    )
 
 
 def _part(said: int | None, whole: int) -> int:
-    return min(max(said or 0, 0), whole)
+    return min(max(said, 0), whole) if said else 0
 
 
 def _part_said(said: int | None, whole: int) -> int | UnsetType:
