@@ -55,32 +55,36 @@ class SSEDecoder:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The data of the events that end in this chunk. Raises UpstreamFailed for an event over the limit."""
+        if b"\r" in chunk or self._after_cr:
+            chunk = self._with_line_feeds(chunk)
+        *lines, rest = chunk.split(b"\n")
+        if lines and (self._tail or self._first_line):
+            lines[0] = self._whole(lines[0])
+        events = []
+        for line in lines:
+            if line:
+                self._hold(line)
+            elif self._data:
+                events.append(b"\n".join(self._data))
+                self._data.clear()
+                self._data_size = 0
+        if rest:
+            self._keep(rest)
+        return events
+
+    def _with_line_feeds(self, chunk: bytes) -> bytes:
+        """The same lines, each ended by LF."""
         if not chunk:
-            return []
+            return chunk
         ends_with_cr = chunk.endswith(b"\r")
         if self._after_cr:  # a CRLF that was split: its CR has ended the line already
             chunk = chunk.removeprefix(b"\n")
         self._after_cr = ends_with_cr
-        if b"\r" in chunk:
-            chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        first, *rest = chunk.split(b"\n")
-        self._keep(first)
-        events = []
-        for following in rest:
-            event = self._line(self._take_tail())
-            if event is not None:
-                events.append(event)
-            self._keep(following)
-        return events
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _keep(self, piece: bytes) -> None:
-        self._tail.append(piece)
-        self._tail_size += len(piece)
-        if self._data_size + self._tail_size > self._max_frame:
-            raise UpstreamFailed(f"The upstream sent an event of more than {self._max_frame} bytes.")
-
-    def _take_tail(self) -> bytes:
-        line = b"".join(self._tail)
+    def _whole(self, end: bytes) -> bytes:
+        """The line that ends here, with what came of it before."""
+        line = b"".join([*self._tail, end])
         self._tail.clear()
         self._tail_size = 0
         if self._first_line:
@@ -88,23 +92,24 @@ class SSEDecoder:
             return line.removeprefix(_BOM)
         return line
 
-    def _line(self, line: bytes) -> bytes | None:
-        if not line:
-            return self._dispatch()
+    def _hold(self, line: bytes) -> None:
+        """Keeps what the line says for its event."""
+        if self._data_size + len(line) > self._max_frame:
+            raise self._too_large()
         if line.startswith(b"data:"):
-            self._hold(line[5:].removeprefix(b" "))
+            value = line[5:].removeprefix(b" ")
         elif line == b"data":
-            self._hold(b"")
-        return None
-
-    def _hold(self, value: bytes) -> None:
+            value = b""
+        else:
+            return
         self._data.append(value)
         self._data_size += len(value) + 1  # an empty line counts too: a million of them are no small event
 
-    def _dispatch(self) -> bytes | None:
-        if not self._data:
-            return None
-        event = b"\n".join(self._data)
-        self._data.clear()
-        self._data_size = 0
-        return event
+    def _keep(self, piece: bytes) -> None:
+        self._tail.append(piece)
+        self._tail_size += len(piece)
+        if self._data_size + self._tail_size > self._max_frame:
+            raise self._too_large()
+
+    def _too_large(self) -> UpstreamFailed:
+        return UpstreamFailed(f"The upstream sent an event of more than {self._max_frame} bytes.")

@@ -210,13 +210,13 @@ class _ChoiceGrammar:
         self._call_ids: set[str] = set()
         self._function_call: _Call | None = None
 
-    def push(self, choice: ChunkChoice) -> Iterator[ChunkChoice]:
+    def push(self, choice: ChunkChoice) -> Iterable[ChunkChoice]:
         """What the client is told, in the order of the grammar."""
         if self.state is State.ANSWER and _is_plain_text(choice):
-            yield choice
-            return
-        if self.state is State.DONE:
-            return
+            return (choice,)
+        return () if self.state is State.DONE else self._walk(choice)
+
+    def _walk(self, choice: ChunkChoice) -> Iterator[ChunkChoice]:
         delta, logprobs = choice.delta, choice.logprobs
         if delta.reasoning_content:
             yield from self._say(Kind.REASONING, Delta(reasoning_content=delta.reasoning_content))

@@ -149,13 +149,8 @@ class OpenAIBackend:
     def _exchange(self, lines: bytes, body: bytes, timeouts: Timeouts) -> Exchange:
         if self._closed:
             raise Unavailable("The model is shut down.")
-        request = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            lines,
-            REQUEST_ID.get().encode(),
-            len(body),
-            body,
-        )
-        return self._pool.ask(request, timeouts)
+        head = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (lines, REQUEST_ID.get().encode(), len(body))
+        return self._pool.ask(head + body, timeouts)
 
     def _asked(self, target: Target, name: str) -> Asked:
         return Asked(target.id, target.model, name, self._hidden)
