@@ -98,10 +98,11 @@ def _messages(messages: list[Message], limits: DecodeLimits) -> None:
     if len(messages) > limits.max_messages:
         raise too_many_items("messages", limits.max_messages, len(messages))
     for index, message in enumerate(messages):
-        if isinstance(message, AssistantMessage):
+        if isinstance(message, UserMessage):
+            if not isinstance(message.content, str):
+                _user_parts(message.content, index)
+        elif isinstance(message, AssistantMessage):
             _assistant_content(message, index)
-        elif isinstance(message, UserMessage) and not isinstance(message.content, str):
-            _user_parts(message.content, index)
     _calls_and_answers(messages)
 
 

@@ -414,9 +414,7 @@ def _ordered(said: list[SaidChoice]) -> list[SaidChoice]:
 def _choice(index: int, choice: SaidChoice) -> Choice:
     said = choice.message or choice.delta or _NOTHING_SAID
     message = _message(said)
-    reason: FinishReason = "tool_calls" if said.tool_calls else "stop"
-    if choice.finish_reason:
-        reason = finish_reason(choice.finish_reason)
+    reason = finish_reason(choice.finish_reason or ("tool_calls" if said.tool_calls else "stop"))
     logprobs = _logprobs(choice.logprobs) if choice.logprobs is not None else None
     return Choice(index=index, message=message, logprobs=logprobs, finish_reason=reason)
 
