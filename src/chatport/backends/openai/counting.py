@@ -50,8 +50,17 @@ def _message_bound(message: Message) -> int:
 
 def _said_bound(message: AssistantMessage) -> int:
     """Of what an answer has beside its content."""
-    said = (message.tool_calls, message.function_call, message.refusal, message.reasoning_content, message.reasoning)
-    return sum(len(_encode(one)) for one in said if one is not None)
+    bound = 0
+    for said in (
+        message.tool_calls,
+        message.function_call,
+        message.refusal,
+        message.reasoning_content,
+        message.reasoning,
+    ):
+        if said is not None:
+            bound += len(_encode(said))
+    return bound
 
 
 def _size(text: str) -> int:
