@@ -6,7 +6,8 @@ cookies, so credentials are not allowed.
 
 from __future__ import annotations
 
-from chatport.web.exchange import Exchange, Headers
+from chatport.web.exchange import Exchange
+from chatport.web.turn import Headers
 
 ANY = "*"
 
