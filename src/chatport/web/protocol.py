@@ -164,14 +164,18 @@ class Connection(HttpToolsProtocol):
         self._head_left, self._lines_left, self._unparsed = self.limits.max_header_bytes, MAX_HEADERS, 0
 
     def on_url(self, url: bytes) -> None:
+        self._unparsed = 0
+        self._head_left -= len(url)
+        if self._head_left < 0:
+            raise self._head_too_large()
         self.url += url
-        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
+        self._unparsed = 0
+        self._head_left -= len(name) + len(value) + 4
         self._lines_left -= 1
-        if self._lines_left < 0:
-            raise InvalidRequest(f"Invalid HTTP request: more than {MAX_HEADERS} header lines.")
+        if self._head_left < 0 or self._lines_left < 0:
+            raise self._head_too_large()
         if self._reading is Reading.BODY:
             return  # a trailer: counted, but nothing that is decided already may hang on it
         name, value = name.lower(), value.rstrip(b" \t")
@@ -225,13 +229,9 @@ class Connection(HttpToolsProtocol):
             turn.body_ended()
         self._wait(inf if self._running is not None else self.limits.idle_seconds)
 
-    def _count_head(self, size: int) -> None:
-        self._unparsed = 0
-        self._head_left -= size
-        if self._head_left < 0:
-            raise self._head_too_large()
-
     def _head_too_large(self) -> ApiError:
+        if self._lines_left < 0:
+            return InvalidRequest(f"Invalid HTTP request: more than {MAX_HEADERS} header lines.")
         return InvalidRequest(f"Invalid HTTP request: its head is over {self.limits.max_header_bytes} bytes.")
 
     def _read_head(self) -> Request:
