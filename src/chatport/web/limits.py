@@ -40,6 +40,6 @@ class HTTPConfig(Config):
     nothing that it may call."""
 
     def __init__(self, application: Application, limits: HTTPLimits, **settings: Any) -> None:
-        super().__init__(application, interface="asgi3", ws="none", lifespan="off", log_config=None, **settings)
+        super().__init__(application, interface="asgi3", lifespan="off", ws="none", log_config=None, **settings)
         self.application = application
         self.limits = limits

@@ -1,8 +1,8 @@
 """One request on a connection and its reply, as the application sees them: it takes the body, and replies.
 
-No ASGI between the two: nobody else's application was ever meant to run here, and two dictionaries for each message
-cost more than the message. A fault of the request's body is raised where the body is read, as the ApiError it is. The
-reply's head says `connection: close` whenever what is left of the request is too long to wait for.
+No ASGI between the two: nobody else's application was ever meant to run here, and its messages cost more than what
+they carry. A fault of the request's body is raised where the body is taken, as the ApiError it is. The reply's head
+says `connection: close` whenever what is left of the request is too long to wait for.
 """
 
 from __future__ import annotations
@@ -191,23 +191,21 @@ class Turn:
             await self._news
 
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole reply: its head says how long the body is, and has no body after it in reply to HEAD. A 204 has
-        none, and must not say how long that is (RFC 9110 §8.6)."""
+        """A whole reply. HEAD hears only how long its body would be; a 204 has none, and must not say how long that
+        is (RFC 9110 §8.6)."""
         if await self._may_send():
-            length = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(body))]
-            head = self._head(status, headers + length)
+            framing = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(body))]
+            head = self._head(status, headers + framing)
             self._line.transport.write(head if self.request.method == "HEAD" else head + body)
             self._over()
 
     async def head(self, status: int, headers: Headers) -> None:
-        """The head of a reply whose length nobody knows yet: to HTTP/1.0 its end is the connection's."""
+        """The head of a reply whose length nobody knows yet. To HTTP/1.0, where no connection goes on, it ends with
+        the connection."""
         if await self._may_send():
             self._chunked = self.request.version == "1.1"
-            if self._chunked:
-                headers = [*headers, (b"transfer-encoding", b"chunked")]
-            else:
-                self.keep_alive = False
-            self._write(self._head(status, headers))
+            framing = [(b"transfer-encoding", b"chunked")] if self._chunked else []
+            self._write(self._head(status, headers + framing))
 
     async def data(self, data: bytes) -> None:
         """A piece of that reply."""
