@@ -60,6 +60,7 @@ class App:
         self._routes = Routes(ROUTES)
         trusted = site.settings.trusted_proxies
         self._proxies = TrustedProxies(trusted) if trusted else None
+        self._origins = site.settings.cors_origins
 
     async def __call__(self, turn: Turn) -> None:
         exchange = Exchange(turn)
@@ -68,7 +69,8 @@ class App:
             exchange.client = self._proxies.client(
                 exchange.client, exchange.header(b"x-forwarded-for"), exchange.header(b"forwarded")
             )
-        exchange.extra = cors_headers(exchange, self._site.settings.cors_origins)
+        if self._origins:
+            exchange.extra = cors_headers(exchange, self._origins)
         cancelled: int | None = None
         try:
             await self._answer(exchange)
@@ -88,7 +90,7 @@ class App:
         if found is None:
             raise self._routes.missing(exchange.method, exchange.raw_path)
         route, exchange.parameters = found
-        if is_preflight(exchange):
+        if self._origins and is_preflight(exchange):
             await answer_preflight(exchange, route.allowed)
             return
         handler = route.handler(exchange.method)
