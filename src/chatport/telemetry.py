@@ -73,7 +73,7 @@ def new_request_id() -> str:
 
 def log_access(access: Access) -> None:
     """The request's line, at level info. Where the program's own handler is the only one to hear of it, it is told
-    straight: a record, and its way through the loggers, would cost more than anything else of a small request."""
+    straight: a record, and its way through the loggers, cost twice what the line does."""
     if not access_log.isEnabledFor(logging.INFO):
         return
     match access_log.handlers + ours.handlers + root.handlers:
@@ -99,8 +99,8 @@ def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | 
 
 
 class AccessBuffer(logging.StreamHandler[TextIO]):
-    """Writes the lines of requests together, those of a moment at a time: made in one go and written at once, each
-    costs a third.
+    """Makes and writes the lines of requests together, those of a moment at a time: each write costs as much as making
+    the line, and a line made behind others costs less.
 
     Any other line is written at once, behind those before it. A killed process loses the requests of its last moment.
     """
