@@ -152,7 +152,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         yield House(store, pipeline, *callers)
 
 
-async def test_a_completion_is_one_json_body_with_its_length(house: House) -> None:
+async def test_a_completion_is_one_json_body(house: House) -> None:
     reply = await house.run("hello-alias")
     answer = reply.json()
     assert answer["choices"][0]["message"]["content"] == "Hello"
@@ -160,7 +160,6 @@ async def test_a_completion_is_one_json_body_with_its_length(house: House) -> No
     assert answer["system_fingerprint"] == "fp_test"
     assert answer["id"].startswith("chatcmpl-")
     assert abs(answer["created"] - time.time()) < 60
-    assert reply.headers[b"content-length"] == b"%d" % len(reply.body)
     assert reply.headers[b"openai-version"] == b"2020-10-01"
     assert int(reply.headers[b"openai-processing-ms"]) >= 0
 

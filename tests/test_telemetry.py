@@ -18,9 +18,10 @@ LOG = logging.getLogger("chatport.test")
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where the lines go; logging is as it was afterwards."""
+    """Where the lines go, and nowhere else; logging is as it was afterwards."""
     root, ours = logging.getLogger(), logging.getLogger("chatport")
     before = root.handlers[:], root.level, ours.level
+    root.handlers.clear()
     yield io.StringIO()
     root.handlers[:], root.level, ours.level = before
 
@@ -103,12 +104,48 @@ def test_request_ids_differ() -> None:
     assert new_request_id() != new_request_id()
 
 
-async def test_requests_of_a_moment_are_written_together_and_in_order(stream: io.StringIO) -> None:
+class Beside(logging.Handler):
+    """What somebody else has installed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[object] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.msg)
+
+
+@pytest.mark.parametrize("logger", ["", "chatport", "chatport.access"])
+def test_who_listens_beside_us_hears_of_requests_too(stream: io.StringIO, logger: str) -> None:
+    configure_logging("info", stream=stream)
+    beside = Beside()
+    logging.getLogger(logger).addHandler(beside)
+    log_access(access(model="echo"))
+    logging.getLogger(logger).removeHandler(beside)
+    assert beside.heard == [access(model="echo")]
+    assert stream.getvalue().endswith(" echo\n")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_lines_of_requests_can_be_silenced(stream: io.StringIO, alone: bool) -> None:
+    configure_logging("info", stream=stream)
+    if not alone:
+        logging.getLogger().addHandler(Beside())
+    logging.getLogger("chatport.access").setLevel(logging.WARNING)
+    log_access(access())
+    logging.getLogger("chatport.access").setLevel(logging.NOTSET)
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("alone", [True, False])
+async def test_requests_of_a_moment_are_written_together_and_in_order(stream: io.StringIO, alone: bool) -> None:
+    if not alone:
+        logging.getLogger().addHandler(Beside())
     configure_logging("info", stream=stream)
     for name in "ab":
         log_access(access(model=name))
     assert stream.getvalue() == ""
-    logging.getLogger("chatport").warning("something else")
+    LOG.warning("something else")
     log_access(access(model="c"))
     assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == ["a", "b", "else"]
     await asyncio.sleep(2 * HOLD_SECONDS)
@@ -116,6 +153,15 @@ async def test_requests_of_a_moment_are_written_together_and_in_order(stream: io
     log_access(access(model="d"))
     logging.getLogger().handlers[-1].flush()
     assert stream.getvalue().endswith(" d\n")
+
+
+async def test_a_line_of_another_thread_comes_behind_the_requests_before_it(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    log_access(access(model="a"))
+    await asyncio.to_thread(LOG.warning, "something else")
+    log_access(access(model="b"))
+    await asyncio.sleep(2 * HOLD_SECONDS)
+    assert [line.rsplit(" ", 1)[1] for line in stream.getvalue().splitlines()] == ["a", "else", "b"]
 
 
 async def test_a_log_that_is_closed_ends_no_request(stream: io.StringIO) -> None:

@@ -52,7 +52,7 @@ def in_envelope(answer: ChatCompletion, outer: Envelope) -> ChatCompletion:
     )
 
 
-def head(received: float, content_type: bytes, route: Route | None, *, length: int | None = None) -> Headers:
+def head(received: float, content_type: bytes, route: Route | None) -> Headers:
     """The headers of a successful create (contract.md §11), made at the moment they leave. `received`:
     `time.perf_counter()` when the request's head was read."""
     headers = [
@@ -60,8 +60,6 @@ def head(received: float, content_type: bytes, route: Route | None, *, length: i
         (b"openai-processing-ms", b"%d" % ((time.perf_counter() - received) * 1000)),
         (b"openai-version", API_VERSION),
     ]
-    if length is not None:
-        headers.append((b"content-length", b"%d" % length))
     if content_type == EVENT_STREAM:
         headers += STREAM_HEADERS
     if route is not None and route.bound.clamped is not None:

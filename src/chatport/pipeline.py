@@ -135,7 +135,7 @@ class Pipeline:
         await journey.meter.settle(answer.usage)
         if call.trail.admission is not None:  # so that the head tells of what was used
             await call.trail.admission.correct(journey.meter.spent, time.monotonic())
-        await sink.whole(head(call.received, JSON, route, length=len(body)), body)
+        await sink.whole(head(call.received, JSON, route), body)
 
     async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
         """The answer as a whole; collected from a stream where the account may have to cut it."""
@@ -187,9 +187,7 @@ class Pipeline:
         await journey.meter.settle(usage)
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
-        content_type = replay.content_type.encode()
-        length = len(replay.body) if content_type == JSON else None
-        await sink.whole([*head(call.received, content_type, None, length=length), REPLAYED], replay.body)
+        await sink.whole([*head(call.received, replay.content_type.encode(), None), REPLAYED], replay.body)
 
 
 def subjects(call: Call, model: str) -> Subjects:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
+from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -28,10 +30,12 @@ SHOWN = 128
 HOLD_SECONDS = 0.05
 """For the lines of requests, to be written together."""
 
+root = logging.getLogger()
+ours = logging.getLogger("chatport")
 access_log = logging.getLogger("chatport.access")
 
 
-class Access(Struct, frozen=True, kw_only=True):
+class Access(Struct, frozen=True, kw_only=True, gc=False):
     """One request and how it was answered: milliseconds from its head to the reply's end. `status` 499: the client
     left before it had the whole answer."""
 
@@ -68,9 +72,15 @@ def new_request_id() -> str:
 
 
 def log_access(access: Access) -> None:
-    """The request's line, at level info. Made without `Logger.info`, which looks through the stack for its caller."""
-    if access_log.isEnabledFor(logging.INFO):
-        access_log.handle(logging.LogRecord(access_log.name, logging.INFO, "", 0, access, None, None))
+    """The request's line, at level info. Where the program's own handler is the only one to hear of it, it is told
+    straight: a record, and its way through the loggers, cost twice what the line does."""
+    if not access_log.isEnabledFor(logging.INFO):
+        return
+    match access_log.handlers + ours.handlers + root.handlers:
+        case [AccessBuffer() as buffer]:
+            buffer.hold(time.time(), access)
+        case _:
+            access_log.handle(logging.LogRecord(access_log.name, logging.INFO, "", 0, access, None, None))
 
 
 def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | None = None) -> None:
@@ -78,39 +88,45 @@ def configure_logging(level: str, *, json_lines: bool = False, stream: TextIO | 
 
     `level`: debug, info, warning or error. A second call takes the place of the first.
     """
-    handler = AccessBuffer(stream or sys.stderr)
-    handler.setFormatter(JSONLines() if json_lines else PlainLines())
-    root = logging.getLogger()
     for earlier in root.handlers:
-        if isinstance(earlier.formatter, JSONLines | PlainLines):
+        if isinstance(earlier, AccessBuffer):
             root.removeHandler(earlier)
-    root.addHandler(handler)
+    root.addHandler(AccessBuffer(stream or sys.stderr, JSONLines() if json_lines else PlainLines()))
     root.setLevel(logging.WARNING)
-    logging.getLogger("chatport").setLevel(level.upper())
+    ours.setLevel(level.upper())
     # What no line of ours shows need not be found out for each (the logging how-to's "Optimization").
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 class AccessBuffer(logging.StreamHandler[TextIO]):
-    """Writes the lines of requests together, those of a moment at a time: each write costs as much as making the line.
+    """Makes and writes the lines of requests together, those of a moment at a time: each write costs as much as making
+    the line, and a line made behind others costs less.
 
     Any other line is written at once, behind those before it. A killed process loses the requests of its last moment.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, lines: PlainLines | JSONLines) -> None:
         super().__init__(stream)
-        self._lines: list[str] = []
-        self._due: asyncio.TimerHandle | None = None
+        self.setFormatter(lines)
+        self._lines = lines
+        self._held: deque[tuple[float, Access]] = deque()
 
-    def emit(self, record: logging.LogRecord) -> None:
-        loop = asyncio._get_running_loop() if isinstance(record.msg, Access) else None
+    def hold(self, at: float, access: Access) -> None:
+        """Keeps a request for the moment's write. `at`: Unix seconds."""
+        first = not self._held
+        self._held.append((at, access))
+        loop = asyncio._get_running_loop()
         if loop is None:
             self._write_out()
+        elif first:
+            loop.call_later(HOLD_SECONDS, self._write_out)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, Access):
+            self.hold(record.created, record.msg)
+        else:
+            self._write_out()
             super().emit(record)
-            return
-        self._lines.append(self.format(record))
-        if self._due is None:
-            self._due = loop.call_later(HOLD_SECONDS, self._write_out)
 
     def flush(self) -> None:
         self._write_out()
@@ -118,41 +134,56 @@ class AccessBuffer(logging.StreamHandler[TextIO]):
             super().flush()
 
     def _write_out(self) -> None:
-        if self._due is not None:
-            self._due.cancel()
-            self._due = None
-        if self._lines:
-            lines, self._lines = self._lines, []
-            with suppress(OSError, ValueError):  # a log that can't be written, or is closed, ends no request
-                self.stream.write("\n".join(lines) + "\n")
-                self.stream.flush()
+        """Under the handler's lock, since other threads log too; what is held meanwhile waits for the next time."""
+        self.acquire()
+        try:
+            lines = [self._lines.request(*self._held.popleft()) for _ in range(len(self._held))]
+            if lines:
+                with suppress(OSError, ValueError):  # a log that can't be written, or is closed, ends no request
+                    self.stream.write("\n".join(lines) + "\n")
+                    self.stream.flush()
+        finally:
+            self.release()
 
 
 class PlainLines(logging.Formatter):
     """`2026-11-23T12:00:00.000Z INFO sentence [req_…]`; a traceback follows on lines of its own."""
 
+    def request(self, at: float, access: Access) -> str:
+        """The line of one."""
+        return f"{_time(at)} INFO {access}"
+
     def format(self, record: logging.LogRecord) -> str:
-        request_id = "" if isinstance(record.msg, Access) else REQUEST_ID.get()
-        line = f"{_time(record)} {record.levelname} {record.getMessage()}" + (f" [{request_id}]" if request_id else "")
+        request_id = REQUEST_ID.get()
+        line = f"{_time(record.created)} {record.levelname} {record.getMessage()}"
+        line += f" [{request_id}]" if request_id else ""
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JSONLines(logging.Formatter):
     """One JSON object a line: time, level, logger, message, request_id; a request's own fields; traceback."""
 
+    def request(self, at: float, access: Access) -> str:
+        """The line of one."""
+        line = {"time": _time(at), "level": "info", "logger": access_log.name, **structs.asdict(access)}
+        return json.encode(line | {"ms": round(access.ms, 1)}).decode()
+
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
-        if isinstance(record.msg, Access):
-            line |= structs.asdict(record.msg) | {"ms": round(record.msg.ms, 1)}
-        else:
-            line |= {"message": record.getMessage(), "request_id": REQUEST_ID.get() or None}
+        line: dict[str, object] = {
+            "time": _time(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "request_id": REQUEST_ID.get() or None,
+        }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.encode(line).decode()
 
 
-def _time(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+def _time(at: float) -> str:
+    second = int(at)
+    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
 
 
 @lru_cache(maxsize=1)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn._types import ASGI3Application
 from uvicorn.server import ServerState
 
 from chatport.web.limits import HTTPConfig, HTTPLimits
 from chatport.web.protocol import Connection
+from chatport.web.turn import Application
 from support.raw_http import Reply, parse_replies
 
 
@@ -64,15 +64,10 @@ class MemoryTransport(asyncio.Transport):
 class MemoryPort:
     """One connection to an application, in memory."""
 
-    def __init__(
-        self, app: ASGI3Application, limits: HTTPLimits | None = None, state: ServerState | None = None
-    ) -> None:
+    def __init__(self, app: Application, limits: HTTPLimits | None = None, state: ServerState | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         self.state = state or ServerState()
-        config = HTTPConfig(
-            app, http=Connection, ws="none", lifespan="off", interface="asgi3", log_config=None, proxy_headers=False
-        )
-        config.limits = limits or HTTPLimits()
+        config = HTTPConfig(app, limits or HTTPLimits(), http=Connection)
         self.transport = MemoryTransport(self.loop)
         self.connection = Connection(config, self.state, {}, self.loop)
         self.transport.protocol = self.connection

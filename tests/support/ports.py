@@ -7,9 +7,8 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from uvicorn._types import ASGI3Application
-
 from chatport.web.server import Server, ServerSettings
+from chatport.web.turn import Application
 from support.raw_http import PATIENCE
 
 
@@ -29,7 +28,7 @@ class ServedPort:
 
 
 @asynccontextmanager
-async def serving_app(app: ASGI3Application, settings: ServerSettings | None = None) -> AsyncIterator[ServedPort]:
+async def serving_app(app: Application, settings: ServerSettings | None = None) -> AsyncIterator[ServedPort]:
     """Serves on a free loopback port until the block is left; then the server must end by itself, and soon."""
     sock = socket.socket()
     sock.bind(("127.0.0.1", 0))

@@ -72,9 +72,7 @@ class Answers:
 
     async def echo(self, call: Call, sink: Exchange) -> None:
         """The request's own body, as JSON."""
-        await sink.head([(b"content-type", b"application/json"), (b"content-length", b"%d" % len(call.body))])
-        await sink.data(call.body)
-        await sink.end()
+        await sink.whole([(b"content-type", b"application/json")], call.body)
 
     async def wait(self, call: Call, sink: Exchange) -> None:
         """Nothing until it may go on."""

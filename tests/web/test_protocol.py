@@ -319,7 +319,7 @@ async def test_a_refused_upload_hears_why(services: FakeServices, framing: str) 
 async def test_too_many_connections(services: FakeServices) -> None:
     first = open_port(services, max_connections=1)
     limits = HTTPLimits(max_connections=1)
-    second = MemoryPort(first.connection.app, limits, first.state)
+    second = MemoryPort(first.connection.application, limits, first.state)
     (reply,) = await second.exchange(GOOD)
     assert (reply.status, reply.error["code"]) == (503, "service_unavailable")
     assert (reply.headers["retry-after"], reply.closes) == ("1", True)
@@ -327,7 +327,7 @@ async def test_too_many_connections(services: FakeServices) -> None:
     second.leave()
     first.leave()
     await first.settle()
-    third = MemoryPort(first.connection.app, limits, first.state)
+    third = MemoryPort(first.connection.application, limits, first.state)
     assert [answer.status for answer in await third.exchange(GOOD)] == [200]
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application: a table of paths and methods, and the order of the checks (contract.md §3).
+"""The application: a table of paths and methods, and the order of the checks (contract.md §3).
 
     path 404 → method 405 → key 401 → (in the handlers) content type 400 → size 413 → JSON and fields 400 → the rest
 
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
-
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
 
 from chatport.delivery import as_api_error
 from chatport.telemetry import REQUEST_ID
@@ -21,7 +18,7 @@ from chatport.web.exchange import CLIENT_LEFT, Exchange
 from chatport.web.forwarded import TrustedProxies
 from chatport.web.routing import Routes
 from chatport.web.site import Route, Services, Site, WebSettings
-from chatport.web.turn import stopping
+from chatport.web.turn import Turn, stopping
 from chatport.wire.errors import MethodNotAllowed, Unavailable
 
 __all__ = ["ROUTES", "Services", "WebSettings", "create_app"]
@@ -50,7 +47,7 @@ ROUTES = (
 """Everything that is served; any other path is a 404."""
 
 
-def create_app(services: Services, settings: WebSettings) -> ASGI3Application:
+def create_app(services: Services, settings: WebSettings) -> App:
     """The application that `web.server` runs."""
     return App(Site(services, settings))
 
@@ -63,15 +60,17 @@ class App:
         self._routes = Routes(ROUTES)
         trusted = site.settings.trusted_proxies
         self._proxies = TrustedProxies(trusted) if trusted else None
+        self._origins = site.settings.cors_origins
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        exchange = Exchange(cast("HTTPScope", scope), receive, send)
+    async def __call__(self, turn: Turn) -> None:
+        exchange = Exchange(turn)
         REQUEST_ID.set(exchange.id)  # no need to reset: the task is this request's own
         if self._proxies is not None:
             exchange.client = self._proxies.client(
                 exchange.client, exchange.header(b"x-forwarded-for"), exchange.header(b"forwarded")
             )
-        exchange.extra += cors_headers(exchange, self._site.settings.cors_origins)
+        if self._origins:
+            exchange.extra = cors_headers(exchange, self._origins)
         cancelled: int | None = None
         try:
             await self._answer(exchange)
@@ -91,7 +90,7 @@ class App:
         if found is None:
             raise self._routes.missing(exchange.method, exchange.raw_path)
         route, exchange.parameters = found
-        if is_preflight(exchange):
+        if self._origins and is_preflight(exchange):
             await answer_preflight(exchange, route.allowed)
             return
         handler = route.handler(exchange.method)

@@ -6,7 +6,8 @@ cookies, so credentials are not allowed.
 
 from __future__ import annotations
 
-from chatport.web.exchange import Exchange, Headers
+from chatport.web.exchange import Exchange
+from chatport.web.turn import Headers
 
 ANY = "*"
 
@@ -38,9 +39,7 @@ EXPOSED = b", ".join(
 
 
 def cors_headers(exchange: Exchange, origins: tuple[str, ...]) -> Headers:
-    """What a reply to this request must say to a browser; empty where CORS is off."""
-    if not origins:
-        return []
+    """What a reply to this request must say to a browser, where there are origins that may ask."""
     depends = ([] if ANY in origins else [b"origin"]) + (ASKED if exchange.method == "OPTIONS" else [])
     vary = [(b"vary", b", ".join(depends))] if depends else []
     origin = ANY if ANY in origins else exchange.header(b"origin")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 from uvicorn import Config
+
+from chatport.web.turn import Application
 
 
 class HTTPLimits(Struct, frozen=True, kw_only=True):
@@ -32,6 +36,10 @@ class HTTPLimits(Struct, frozen=True, kw_only=True):
 
 
 class HTTPConfig(Config):
-    """uvicorn's configuration, which it hands to each connection, with ours beside it."""
+    """uvicorn's configuration, which it hands to each connection, with ours beside it. To uvicorn, the application is
+    nothing that it may call."""
 
-    limits: HTTPLimits
+    def __init__(self, application: Application, limits: HTTPLimits, **settings: Any) -> None:
+        super().__init__(application, interface="asgi3", lifespan="off", ws="none", log_config=None, **settings)
+        self.application = application
+        self.limits = limits

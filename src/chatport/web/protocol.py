@@ -26,17 +26,15 @@ from collections import deque
 from enum import Enum, auto
 from math import inf
 from typing import Any
-from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import HTTPScope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from chatport.telemetry import Access, log_access, new_request_id
 from chatport.web.forwarded import peer_name
 from chatport.web.limits import HTTPConfig
-from chatport.web.turn import Headers, Turn, response_head, stopping
+from chatport.web.turn import Request, Turn, response_head, stopping
 from chatport.wire.errors import ApiError, BodyTooLarge, InternalError, InvalidRequest, Unavailable, quote
 
 MAX_HEADERS = 128
@@ -51,8 +49,8 @@ SURPLUS = 64
 SURPLUS_RETRY = 1.0
 """Seconds a client above `max_connections` is asked to wait."""
 
-NOTED = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
-"""Headers that decide how the request is read."""
+UPGRADING = frozenset({b"connection", b"upgrade", b"http2-settings"})
+"""Headers by which a client asks for another protocol."""
 
 STALL_BYTES = 16 * 1024
 """What a client must take of a waiting reply within `stall_seconds`: some 270 bytes a second."""
@@ -81,6 +79,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         # uvicorn lets bytes that follow `connection: close` pass; here, without leniencies, they end the parsing.
         self.parser = httptools.HttpRequestParser(self)
+        self.application = config.application
         self.limits = config.limits
         self.drain_bytes = config.limits.drain_bytes
         self.deadline = inf
@@ -100,24 +99,23 @@ class Connection(HttpToolsProtocol):
         self._unsent = 0
         """Bytes that waited for the client when it last took some."""
         self._moved_at = 0.0
-        self._head_bytes = 0
-        self._header_count = 0
+        self._head_left = 0
+        """Bytes that the head may still have."""
+        self._lines_left = 0
+        """Header lines that it may."""
         self._unparsed = 0
         """Bytes since the parser last got somewhere: one endless header, or chunk extension, ends here."""
         self._drained = 0
         self._upgrading = False
         self._method = b""
-        self._noted: Headers = []
-
-    @property
-    def default_headers(self) -> Headers:
-        """Headers of every reply: the date."""
-        return self.server_state.default_headers
+        self._headers: dict[bytes, bytes] = {}
+        self.peer: str | None = None
 
     # --- The transport's side ----------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.peer = peer_name(self.client, self.server)
         surplus = len(self.connections) - self.limits.max_connections
         self._surplus = surplus > 0
         if surplus > SURPLUS:
@@ -162,25 +160,30 @@ class Connection(HttpToolsProtocol):
         self._reading = Reading.HEAD
         self._wait(self.limits.header_seconds)
         self.url = b""
-        self.headers = []
-        self._noted = []
-        self._head_bytes = self._header_count = self._unparsed = 0
+        self._headers = {}
+        self._head_left, self._lines_left, self._unparsed = self.limits.max_header_bytes, MAX_HEADERS, 0
 
     def on_url(self, url: bytes) -> None:
+        self._unparsed = 0
+        self._head_left -= len(url)
+        if self._head_left < 0:
+            raise self._head_too_large()
         self.url += url
-        self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value) + 4)
-        self._header_count += 1
-        if self._header_count > MAX_HEADERS:
-            raise InvalidRequest(f"Invalid HTTP request: more than {MAX_HEADERS} header lines.")
+        self._unparsed = 0
+        self._head_left -= len(name) + len(value) + 4
+        self._lines_left -= 1
+        if self._head_left < 0 or self._lines_left < 0:
+            raise self._head_too_large()
         if self._reading is Reading.BODY:
             return  # a trailer: counted, but nothing that is decided already may hang on it
-        header = (name.lower(), value.rstrip(b" \t"))
-        self.headers.append(header)
-        if header[0] in NOTED:
-            self._noted.append(header)
+        name, value = name.lower(), value.rstrip(b" \t")
+        if name in self._headers:
+            if name == b"host":
+                raise InvalidRequest("Invalid HTTP request: more than one Host header.")
+            value = b"%b, %b" % (self._headers[name], value)
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
         self._method = self.parser.get_method()
@@ -189,7 +192,7 @@ class Connection(HttpToolsProtocol):
             return
         if self._surplus:
             raise Unavailable("Too many connections to this server.", retry_after=SURPLUS_RETRY)
-        turn = self._read_head()
+        turn = Turn(self, self._read_head())
         self._reading = Reading.BODY
         self._wait(self.limits.body_seconds)
         self._incoming = turn
@@ -226,52 +229,32 @@ class Connection(HttpToolsProtocol):
             turn.body_ended()
         self._wait(inf if self._running is not None else self.limits.idle_seconds)
 
-    def _count_head(self, size: int) -> None:
-        self._unparsed = 0
-        self._head_bytes += size
-        if self._head_bytes > self.limits.max_header_bytes:
-            raise self._head_too_large()
-
     def _head_too_large(self) -> ApiError:
+        if self._lines_left < 0:
+            return InvalidRequest(f"Invalid HTTP request: more than {MAX_HEADERS} header lines.")
         return InvalidRequest(f"Invalid HTTP request: its head is over {self.limits.max_header_bytes} bytes.")
 
-    def _read_head(self) -> Turn:
-        """The request whose head is whole. Raises InvalidRequest for what the parser lets pass and we don't."""
+    def _read_head(self) -> Request:
+        """The head that is whole. Raises InvalidRequest for what the parser lets pass and we don't."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise InvalidRequest(f"Invalid HTTP request: version {version}. HTTP/1.1 and 1.0 are spoken here.")
         method = self._method.decode("ascii")
         path, query = request_target(self.url, method)
-        declared, continues = body_framing(self._noted, version)
-        scope: HTTPScope = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme or "http",
-            "method": method,
-            "root_path": "",
-            "path": unquote(path.decode("latin-1")),
-            "raw_path": path,
-            "query_string": query,
-            "headers": self.headers,
-            "state": self.app_state,
-        }
+        length, awaits_continue = body_framing(self._headers, version)
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
-        return Turn(self, scope, keep_alive=keep_alive, declared=declared, continues=continues)
+        return Request(method, path, query, self._headers, version, keep_alive, length, awaits_continue)
 
     # --- Turns -------------------------------------------------------------------------------------------------------
 
     def _start(self, turn: Turn) -> None:
         self._running = turn
-        task = turn.start(self.app, self.loop)
+        task = turn.start(self.application)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     def turn_over(self, turn: Turn) -> None:
         """The reply is whole: the next turn, the refusal that waits, the end, or silence."""
-        self.server_state.total_requests += 1
         self._running = None
         if self.transport.is_closing():
             return
@@ -304,11 +287,11 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version().encode()
         self.parser = httptools.HttpRequestParser(self)
         self._upgrading = False
-        asked = b",".join(value for name, value in self.headers if name == b"connection").lower()
-        kept = [header for header in self.headers if header[0] not in {b"connection", b"upgrade", b"http2-settings"}]
+        asked = self._headers.get(b"connection", b"").lower()
+        kept = {name: value for name, value in self._headers.items() if name not in UPGRADING}
         if b"close" in asked:
-            kept.append((b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % header for header in kept]
+            kept[b"connection"] = b"close"
+        lines = [b"%b: %b\r\n" % header for header in kept.items()]
         first = b"%b %b HTTP/%b\r\n" % (self._method, self.url, version)
         self.data_received(b"".join([first, *lines, b"\r\n", rest]))
 
@@ -328,7 +311,7 @@ class Connection(HttpToolsProtocol):
     def _send_refusal(self, error: ApiError) -> None:
         body, request_id = error.body(), new_request_id()
         headers = [
-            *self.default_headers,
+            *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", request_id.encode()),
@@ -336,8 +319,7 @@ class Connection(HttpToolsProtocol):
             *((name.encode(), value.encode()) for name, value in error.headers.items()),
         ]
         self.transport.write(response_head(error.status, headers) + body)
-        client = peer_name(self.client, self.server)
-        log_access(Access(method="-", path="-", status=error.status, ms=0.0, request_id=request_id, client=client))
+        log_access(Access(method="-", path="-", status=error.status, ms=0.0, request_id=request_id, client=self.peer))
         self._deaf = True
         self._end()
 
@@ -419,25 +401,19 @@ def request_target(url: bytes, method: str) -> tuple[bytes, bytes]:
     return parsed.path or b"/", parsed.query or b""
 
 
-def body_framing(noted: Headers, version: str) -> tuple[int | None, bool]:
+def body_framing(headers: dict[bytes, bytes], version: str) -> tuple[int | None, bool]:
     """Length of the body (None: chunked), and whether the client waits for a 100.
 
     Raises InvalidRequest for what two programs might read differently. llhttp has refused already: a repeated
     Content-Length, one beside a Transfer-Encoding, codings after `chunked`.
     """
-    hosts = sum(name == b"host" for name, _ in noted)
-    if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise InvalidRequest(f"Invalid HTTP request: exactly one Host header is needed, but got {hosts}.")
-    declared: int | None = 0
-    continues = False
-    for name, value in noted:
-        if name == b"content-length":
-            declared = int(value)
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked" or version == "1.0":
-                given = quote(value.decode("latin-1"))
-                raise InvalidRequest(f"Invalid HTTP request: Transfer-Encoding {given}. Only 'chunked' in HTTP/1.1.")
-            declared = None
-        elif name == b"expect":
-            continues = version == "1.1" and value.lower() == b"100-continue"
-    return declared, continues
+    if version == "1.1" and b"host" not in headers:
+        raise InvalidRequest("Invalid HTTP request: the Host header is missing.")
+    continues = version == "1.1" and b"100-continue" in headers.get(b"expect", b"").lower()
+    coding = headers.get(b"transfer-encoding")
+    if coding is None:
+        return int(headers.get(b"content-length", 0)), continues
+    if coding.lower() != b"chunked" or version == "1.0":
+        given = quote(coding.decode("latin-1"))
+        raise InvalidRequest(f"Invalid HTTP request: Transfer-Encoding {given}. Only 'chunked' in HTTP/1.1.")
+    return None, continues

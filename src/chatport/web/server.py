@@ -20,11 +20,11 @@ from typing import cast
 
 import uvicorn
 from msgspec import Struct
-from uvicorn._types import ASGI3Application
 from uvicorn.server import HANDLED_SIGNALS
 
 from chatport.web.limits import HTTPConfig, HTTPLimits
 from chatport.web.protocol import Connection
+from chatport.web.turn import Application
 
 LISTEN_BACKLOG = 2048
 """Connections the kernel keeps while we are busy. Precedent: uvicorn; Linux cuts it to net.core.somaxconn."""
@@ -59,7 +59,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     """PEM file of its key; None: it is in the certificate's file."""
 
 
-async def run_server(app: ASGI3Application, sock: socket.socket, settings: ServerSettings) -> None:
+async def run_server(app: Application, sock: socket.socket, settings: ServerSettings) -> None:
     """Serves until a signal; returns when everything is closed. The socket is bound, listening or not."""
     await Server(app, settings).serve(sockets=[sock])
 
@@ -67,14 +67,11 @@ async def run_server(app: ASGI3Application, sock: socket.socket, settings: Serve
 class Server(uvicorn.Server):
     """uvicorn's server with an end of our own, and the sweep over the connections."""
 
-    def __init__(self, app: ASGI3Application, settings: ServerSettings) -> None:
+    def __init__(self, app: Application, settings: ServerSettings) -> None:
         config = HTTPConfig(
             app,
+            settings.limits,
             http=Connection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
@@ -82,7 +79,6 @@ class Server(uvicorn.Server):
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
         )
-        config.limits = settings.limits
         super().__init__(config)
         self.settings = settings
 
