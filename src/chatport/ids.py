@@ -20,7 +20,8 @@ _random = random.Random(os.urandom(32))  # noqa: S311  the system's own generato
 
 def fresh(prefix: str) -> str:
     """`prefix` and 24 hexadecimal digits: 11 of the time (until 2554), 13 of chance."""
-    return f"{prefix}{time.time_ns() >> MILLISECOND:011x}{_random.getrandbits(RANDOM_BITS):013x}"
+    name = time.time_ns() >> MILLISECOND << RANDOM_BITS | _random.getrandbits(RANDOM_BITS)
+    return f"{prefix}{name:024x}"
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

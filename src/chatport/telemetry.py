@@ -113,13 +113,13 @@ class AccessBuffer(logging.StreamHandler[TextIO]):
 
     def hold(self, at: float, access: Access) -> None:
         """Keeps a request for the moment's write. `at`: Unix seconds."""
-        first = not self._held
         self._held.append((at, access))
-        loop = asyncio._get_running_loop()
-        if loop is None:
-            self._write_out()
-        elif first:
-            loop.call_later(HOLD_SECONDS, self._write_out)
+        if len(self._held) == 1:
+            loop = asyncio._get_running_loop()
+            if loop is None:
+                self._write_out()
+            else:
+                loop.call_later(HOLD_SECONDS, self._write_out)
 
     def emit(self, record: logging.LogRecord) -> None:
         if isinstance(record.msg, Access):

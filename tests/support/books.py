@@ -82,8 +82,12 @@ def compare(read: Books, upstream: Counted, crowd: Crowd, checkpoints: dict[str,
         _compare(posting, upstream.served.get(request_id, Served()), checkpoints)
     for had in crowd.had:
         posting = read.postings.get(had.request_id)
-        if had.replayed or had.status in REFUSED:
+        if had.replayed:
             assert posting is None, f"{had} has cost {posting}"
+        elif had.status in REFUSED and posting is not None:
+            # It was refused when its first target had failed already: then there is a posting, of nothing.
+            spent = (posting.prompt_tokens, posting.completion_tokens, posting.charge_nano)
+            assert (posting.ending, spent) == ("upstream_error", (0, 0, 0)), f"{had} has cost {posting}"
         elif had.status == 200:
             _had(posting, had)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Final, TypeAlias
 
 from msgspec import json
@@ -49,6 +50,11 @@ class Journal:
         """Whether the last transaction was of several."""
         self._writing: asyncio.Task[None] | None = None
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The one that writes come on; asking for it each time would cost a system call."""
+        return asyncio.get_running_loop()
+
     def hold(self, hold: Hold) -> Written[Answer]:
         """Places a hold, or changes it."""
         return self._submit(hold)
@@ -62,7 +68,7 @@ class Journal:
         return self._submit(settlement)
 
     def _submit(self, write: Write) -> Written[Any]:
-        future: Written[Any] = Written(loop=asyncio.get_running_loop())
+        future: Written[Any] = Written(loop=self._loop)
         self._waiting.append((write, future))
         self._schedule()
         return future
@@ -73,11 +79,10 @@ class Journal:
             self._wait(TURNS if self._crowded else 0)
 
     def _wait(self, turns: int) -> None:
-        loop = asyncio.get_running_loop()
         if turns:
-            loop.call_soon(self._wait, turns - 1)
+            self._loop.call_soon(self._wait, turns - 1)
         else:
-            loop.call_soon(self._write_what_waits)
+            self._loop.call_soon(self._write_what_waits)
 
     def _write_what_waits(self) -> None:
         """What came in this turn of the loop: at once where the database can, otherwise in a task."""

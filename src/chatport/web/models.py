@@ -18,12 +18,13 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
 async def list_models(exchange: Exchange, site: Site) -> None:
     """Every name the caller may ask for, aliases included."""
-    await site.services.catalog.look_for(None)
+    await site.services.catalog.look()
     await exchange.reply_json(ModelList(data=site.services.catalog.listing(exchange.caller)))
 
 
 async def get_model(exchange: Exchange, site: Site) -> None:
     """One of them; its name may hold `/` and `:`, percent-encoded or not."""
     (model,) = exchange.parameters
-    await site.services.catalog.look_for(model)
+    if site.services.catalog.misses(model):
+        await site.services.catalog.look()
     await exchange.reply_json(site.services.catalog.describe(model, exchange.caller))
