@@ -357,36 +357,37 @@ def settlement(
     charge = min(charge_nano(cost, account.factor_ppm), MOST_NANO)
     spent = tokens.prompt + tokens.completion
     taken = tuple([structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held])
-    posting = PostingRow(
-        id=row.request_id,
-        created_ms=row.created_ms,
-        settled_ms=now_ms,
-        key_id=account.key_id,
-        owner=account.owner,
-        end_user=account.end_user,
-        model=account.model,
-        target=account.target,
-        attempts=account.attempts,
-        streamed=account.streamed,
-        prompt_tokens=tokens.prompt,
-        cached_tokens=tokens.cached,
-        cache_write_tokens=tokens.cache_write,
-        audio_prompt_tokens=tokens.audio_prompt,
-        image_tokens=tokens.image,
-        completion_tokens=tokens.completion,
-        reasoning_tokens=tokens.reasoning,
-        audio_completion_tokens=tokens.audio_completion,
-        counted_by=counted_by,
-        held_nano=account.held_nano,
-        cost_nano=min(nano(cost), MOST_NANO),
-        charge_nano=charge,
-        price_id=account.price_id,
-        factor_ppm=account.factor_ppm,
-        ending=ending,
-        over_hold=bool(taken)
-        and any(
-            before.enforced and after.amount > before.amount for before, after in zip(account.held, taken, strict=True)
-        ),
+    over_hold = bool(taken) and any(
+        before.enforced and after.amount > before.amount for before, after in zip(account.held, taken, strict=True)
+    )
+    posting = PostingRow(  # by place: msgspec looks through all of its names for each that is given by name
+        row.request_id,
+        row.created_ms,
+        now_ms,
+        "request",
+        account.key_id,
+        account.owner,
+        account.end_user,
+        account.model,
+        account.target,
+        account.attempts,
+        account.streamed,
+        tokens.prompt,
+        tokens.cached,
+        tokens.cache_write,
+        tokens.audio_prompt,
+        tokens.image,
+        tokens.completion,
+        tokens.reasoning,
+        tokens.audio_completion,
+        counted_by,
+        account.held_nano,
+        min(nano(cost), MOST_NANO),
+        charge,
+        account.price_id,
+        account.factor_ppm,
+        ending,
+        over_hold,
         **record,
     )
     return Settlement(posting=posting, taken=taken)

@@ -309,7 +309,7 @@ def _precedence(row: PriceRow) -> tuple[int, int, int]:
 def _begun(prices: Iterable[Price], now: float, *, lists: bool) -> Price | None:
     """The first that has begun. What a list calls a model is not what we do, though it may look the same."""
     for price in prices:
-        if price.effective_at <= now and (family(price.source) == LISTED) is lists:
+        if price.effective_at <= now and price.source.startswith(LISTED) is lists:
             return price
     return None
 

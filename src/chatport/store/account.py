@@ -104,13 +104,13 @@ class HoldRow(Struct, frozen=True, kw_only=True):
     completion_tokens: int
 
 
-class PostingRow(Struct, frozen=True, kw_only=True):
+class PostingRow(Struct, frozen=True):
     """One line of the account, and the record of one request. Times are Unix milliseconds, spans milliseconds."""
 
     id: str
-    kind: Literal["request", "grant", "correction", "carry"] = "request"
     created_ms: int
     settled_ms: int
+    kind: Literal["request", "grant", "correction", "carry"] = "request"
     key_id: str | None = None
     owner: str | None = None
     end_user: str | None = None

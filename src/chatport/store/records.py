@@ -140,7 +140,7 @@ def _page(after: int, last: int, since_ms: int) -> Any:
 
     def work(connection: Connection) -> tuple[list[PostingRow], int]:
         found = connection.execute(query).all()
-        rows = [PostingRow(**dict(zip(PostingRow.__struct_fields__, values, strict=True))) for _, *values in found]
+        rows = [PostingRow(*values) for _, *values in found]
         wanted = [row for row in rows if row.kind == "request" and row.created_ms >= since_ms]
         return wanted, found[-1].sequence if len(found) == PAGE else last
 
