@@ -19,7 +19,7 @@ from chatport.store.books import write_account
 from chatport.store.database import Database, T, Work, rows_of, run_many
 from chatport.store.errors import StoreUnavailable
 
-TURNS: Final = 6
+TURNS: Final = 10
 """Further turns of the loop that a write waits for others to share its transaction, if the one before had company: they
 save a fifth of a request's whole cost then, and are wasted on one who is alone."""
 
