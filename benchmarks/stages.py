@@ -20,7 +20,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
-from gateway import LOAD_CORE, Running, chatport, free_port, load, pinned, result, started
 
 from chatport.cli import main as chatport_cli
 from chatport.policy.meter import Going, Meter
@@ -30,6 +29,7 @@ from chatport.web.site import Route, Site
 from chatport.web.turn import Turn
 from chatport.wire.chat import ChatRequest, Usage
 from chatport.wire.decode import decode_request
+from gateway import LOAD_CORE, Running, chatport, free_port, load, pinned, result, started
 
 STAGES = {
     "port": "connection, parser, task, the reply's head",
