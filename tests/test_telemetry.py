@@ -126,6 +126,26 @@ def test_who_listens_beside_us_hears_of_requests_too(stream: io.StringIO, logger
     assert stream.getvalue().endswith(" echo\n")
 
 
+def test_a_filter_is_asked(stream: io.StringIO) -> None:
+    configure_logging("info", stream=stream)
+    requests = logging.getLogger("chatport.access")
+    requests.addFilter(silence := lambda record: False)
+    log_access(access())
+    requests.removeFilter(silence)
+    assert stream.getvalue() == ""
+
+
+async def test_a_line_that_can_not_be_made_takes_no_other_with_it(stream: io.StringIO) -> None:
+    configure_logging("info", json_lines=True, stream=stream)
+    for model in ("one", "half \ud800", "three"):
+        log_access(access(model=model))
+    await asyncio.sleep(HOLD_SECONDS * 2)
+    lines = [msgspec.json.decode(line) for line in stream.getvalue().splitlines()]
+    assert [(line["model"], line["request_id"]) for line in lines] == [
+        ("one", "req_1"), (None, "req_1"), ("three", "req_1"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_the_lines_of_requests_can_be_silenced(stream: io.StringIO, alone: bool) -> None:
     configure_logging("info", stream=stream)

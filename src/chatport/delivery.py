@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -45,7 +45,7 @@ class Sink(Protocol):
         """Nothing follows."""
         ...
 
-    def whole(self, headers: Headers, body: bytes) -> Awaitable[None]:
+    async def whole(self, headers: Headers, body: bytes) -> None:
         """Status 200, these headers, this body, and nothing else."""
         ...
 

@@ -83,10 +83,8 @@ class Pipeline:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """Answers one call into the sink. Raises ApiError (or what `as_api_error` knows) while no head is out."""
-        catalog = self.attempts.catalog
-        if catalog.misses(call.request.model):
-            await catalog.look()
-        model = catalog.find(call.request, call.caller)
+        await self.attempts.catalog.look_for(call.request.model)
+        model = self.attempts.catalog.find(call.request, call.caller)
         self.unknown_fields.note(call.caller, call.request)
         meter = Meter(self.ledger, self._metered(call))
         journey = self.attempts.plan(model, call, meter)

@@ -125,10 +125,8 @@ async def test_only_a_name_it_does_not_know_is_looked_for() -> None:
         catalog.serve_also([model("new")])
 
     catalog = Catalog([model("small", "gpt-4")], look)
-    for name, expected in (("small", 0), ("gpt-4", 0), ("new", 1), ("new", 1), ("nobody", 2), ("nobody", 3)):
-        if catalog.misses(name):
-            await catalog.look()
+    for name, expected in (("small", 0), ("gpt-4", 0), ("new", 1), ("new", 1), ("nobody", 2), (None, 3)):
+        await catalog.look_for(name)
         assert looks == expected
     assert catalog.find(asking_for("new"), caller()).id == "new"
-    assert not CATALOG.misses("nobody")  # nobody could find it
-    await CATALOG.look()
+    await CATALOG.look_for("nobody")  # nobody looks for it

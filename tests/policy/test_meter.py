@@ -442,6 +442,28 @@ async def test_a_store_that_fails_at_the_hold_lets_nothing_through_and_leaves_no
     assert (posting.ending, posting.prompt_tokens, posting.charge_nano) == ("refused", 0, 0)
 
 
+async def test_a_retry_that_is_cancelled_as_it_begins_loses_nothing() -> None:
+    """So a server ends whose store has just come back."""
+    world = World()
+
+    def fail() -> None:
+        raise StoreUnavailable("gone")
+
+    async with world.meter() as one:
+        await one.cover(going())
+        world.database.before = fail
+        with pytest.raises(StoreUnavailable):
+            await one.settle(usage_of(5, 7))
+    world.database.before = lambda: None
+    retrying = asyncio.create_task(world.ledger.retry())
+    asyncio.get_running_loop().call_soon(retrying.cancel)
+    await asyncio.wait({retrying})
+    await world.ledger.close()
+    [posting] = await world.postings()
+    assert (posting.ending, posting.completion_tokens) == ("complete", 7)
+    assert await rows(world.store, "holds") == []
+
+
 async def test_a_hold_that_arrives_after_its_request_was_refused_goes_too() -> None:
     world = World(lease_seconds=30)
     bud = await world.set(amount=10_000)

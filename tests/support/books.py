@@ -29,6 +29,8 @@ class Books:
     holds: dict[str, Any]
     balances: list[Any]
     entries: list[Any]
+    failed: set[str]
+    """Requests of which an attempt has failed."""
 
     def check_sums(self) -> None:
         """What `ledger verify` recomputes: at every instant."""
@@ -55,12 +57,12 @@ class Books:
 async def books(store_url: str) -> Books:
     """Reads them; each request is posted once, or not at all."""
     async with open_store(store_url) as store:
-        found = await tables(store, "postings", "holds", "balances", "entries")
+        found = await tables(store, "postings", "holds", "balances", "entries", "attempts")
     postings = {row.id: row for row in found["postings"]}
     assert len(postings) == len(found["postings"]), "a request was posted twice"
     holds = {row.request_id: row for row in found["holds"]}
     assert not set(postings) & set(holds), "a request is held that was posted"
-    read = Books(postings, holds, found["balances"], found["entries"])
+    read = Books(postings, holds, found["balances"], found["entries"], {row.request_id for row in found["attempts"]})
     read.check_sums()
     return read
 
@@ -88,6 +90,7 @@ def compare(read: Books, upstream: Counted, crowd: Crowd, checkpoints: dict[str,
             # It was refused when its first target had failed already: then there is a posting, of nothing.
             spent = (posting.prompt_tokens, posting.completion_tokens, posting.charge_nano)
             assert (posting.ending, spent) == ("upstream_error", (0, 0, 0)), f"{had} has cost {posting}"
+            assert had.request_id in read.failed, f"{had} is posted, though it met no target"
         elif had.status == 200:
             _had(posting, had)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import tracemalloc
 
 import pytest
 
 from chatport.telemetry import Access
 from chatport.web.app import ROUTES, WebSettings, create_app
 from chatport.web.exchange import Exchange
+from chatport.web.turn import Turn
 from support.memory_port import MemoryPort
 from support.raw_http import Reply, request
 from support.site import FakeServices, chat_body
@@ -236,3 +238,25 @@ async def test_the_size_limit_counts_chunks_too(services: FakeServices) -> None:
     assert (reply.status, reply.error["code"]) == (413, "request_too_large")
     assert "100 bytes" in reply.error["message"]
     assert services.answers.calls == []
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_than_its_bytes() -> None:
+    """Thirty times as much, where each chunk stays an object of its own until the end."""
+    bodies: list[bytes] = []
+
+    async def application(turn: Turn) -> None:
+        bodies.append(await turn.body(1_000_000))
+        await turn.reply(204, [], b"")
+
+    port = MemoryPort(application)
+    port.feed(request(body=b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked"))
+    await port.settle()
+    tracemalloc.start()
+    for _ in range(60):
+        port.feed(b"2\r\nab\r\n" * 500)
+        await port.settle()
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    await port.exchange(b"0\r\n\r\n")
+    assert bodies == [b"ab" * 30_000]
+    assert grown < 300_000

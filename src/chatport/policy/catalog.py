@@ -91,14 +91,11 @@ class Catalog:
             for name in model.names:
                 self._named.setdefault(name, model)
 
-    def misses(self, name: str) -> bool:
-        """Whether it has no model of this name, though there may be one by now."""
-        return self._look is not None and name not in self._named and self._relative(name) is None
-
-    async def look(self) -> None:
-        """Looks for models that came or went."""
-        if self._look is not None:
-            await self._look()
+    async def look_for(self, name: str | None) -> None:
+        """Looks for models that came or went, unless it has one of this name: those that are known need no look."""
+        if self._look is None or name in self._named or (name is not None and self._relative(name) is not None):
+            return
+        await self._look()
 
     @property
     def families(self) -> list[Model]:

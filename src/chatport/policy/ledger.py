@@ -204,12 +204,12 @@ class Ledger:
     async def post(self, settlement: Settlement, then: Callable[[], None] = lambda: None) -> None:
         """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
         store takes it. `then` is called when it is there, or never will be."""
+        await self._post(settlement, then)
+
+    def _post(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
-        try:
-            await writing
-        finally:
-            if writing.done():  # otherwise the program has ended
-                self._posted(settlement, then, writing)
+        writing.add_done_callback(lambda done: self._posted(settlement, then, done))
+        return writing
 
     def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:
         match done.exception():
@@ -280,7 +280,7 @@ class Ledger:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
         waiting, self._unposted = self._unposted, []
-        again = [self.post(settlement, then) for settlement, then in waiting]
+        again = [self._post(settlement, then) for settlement, then in waiting]
         faults = await asyncio.gather(*again, return_exceptions=True)
         for fault in faults:
             if isinstance(fault, StoreUnavailable):

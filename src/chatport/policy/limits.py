@@ -15,8 +15,7 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from math import ceil, floor, inf
-from types import TracebackType
-from typing import Final, Literal, Self, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct, structs
 
@@ -295,7 +294,7 @@ class Limits:
 
 
 class Admission:
-    """One request's part of its limits. A context: leaving it gives its places back."""
+    """One request's part of its limits. Whatever becomes of the request, `end` must follow."""
 
     __slots__ = ("_buckets", "_held", "_joined", "_limits", "_own", "_places", "_requests", "parts", "who")
 
@@ -330,14 +329,6 @@ class Admission:
         self._requests += tuple(first + index for index in plan.requests if index not in skipped)
         self._places += tuple(first + index for index in plan.places if index not in skipped)
         self._held |= {first + index: tokens for index in plan.tokens if index not in skipped}
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
-        await self.release()
 
     async def join(self, model: str | None, tokens: int, now: float) -> None:
         """Another model is to answer, with `tokens` at most: its limits count too, and no longer those of one before;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -195,23 +195,17 @@ class Meter:
             completion_tokens=0,
         )
 
-    def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> Awaitable[None]:
+    async def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> None:
         new = self._row is None
         hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted, patient=patient)
-        return self._ledger.place(hold, self._write)
+        await self._ledger.place(hold, self._write)
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
         upstream that has been asked need not wait so long to hear that nobody listens."""
         writing = self._writing = self._ledger.journal.hold(hold)
-        if not hold.new:
-            writing.add_done_callback(lambda done: self._written(hold, done))
-            return await asyncio.shield(writing)
-        try:
-            return await writing
-        finally:
-            if writing.done():  # otherwise the program has ended
-                self._written(hold, writing)
+        writing.add_done_callback(lambda done: self._written(hold, done))
+        return await (writing if hold.new else asyncio.shield(writing))
 
     def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
         self._writing = None
@@ -345,6 +339,7 @@ class Meter:
             await asyncio.shield(ending)
         except asyncio.CancelledError:
             await asyncio.wait({ending})
+            ending.exception()  # taken: what could not be posted is tried again
             raise
         except StoreUnavailable:
             if exc is None:

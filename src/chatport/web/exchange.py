@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 
 import msgspec
 
@@ -115,9 +115,9 @@ class Exchange:
         self.status = 200
         self._streams = (b"content-type", EVENT_STREAM) in headers
 
-    def whole(self, headers: Headers, body: bytes) -> Awaitable[None]:
+    async def whole(self, headers: Headers, body: bytes) -> None:
         """Sink: all of a reply at once."""
-        return self.reply(200, body, headers)
+        await self.reply(200, body, headers)
 
     async def data(self, data: bytes) -> None:
         """Sink: one frame of a stream, or the whole body."""

@@ -18,13 +18,12 @@ class ModelList(Struct, frozen=True, kw_only=True):
 
 async def list_models(exchange: Exchange, site: Site) -> None:
     """Every name the caller may ask for, aliases included."""
-    await site.services.catalog.look()
+    await site.services.catalog.look_for(None)
     await exchange.reply_json(ModelList(data=site.services.catalog.listing(exchange.caller)))
 
 
 async def get_model(exchange: Exchange, site: Site) -> None:
     """One of them; its name may hold `/` and `:`, percent-encoded or not."""
     (model,) = exchange.parameters
-    if site.services.catalog.misses(model):
-        await site.services.catalog.look()
+    await site.services.catalog.look_for(model)
     await exchange.reply_json(site.services.catalog.describe(model, exchange.caller))

@@ -183,7 +183,7 @@ class Turn:
             size += self.buffered
             if size > limit:
                 raise BodyTooLarge(limit)
-            pieces += self._body
+            pieces.append(b"".join(self._body))  # of a body in tiny chunks, each piece is 30 times its bytes
             self._body.clear()
             self.buffered = 0
             if not self._more:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from binascii import a2b_base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -84,7 +84,7 @@ def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
     if request.response_format is not None:
         _response_format(request.response_format, request, allowance)
     if request.modalities is not None:
-        _modalities(request)
+        _modalities(request.modalities, request)
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:
@@ -336,8 +336,8 @@ def _top_logprobs(request: ChatRequest) -> None:
         raise _invalid("top_logprobs", "The 'top_logprobs' parameter is only allowed when 'logprobs' is true.")
 
 
-def _modalities(request: ChatRequest) -> None:
-    if "audio" in (request.modalities or ()) and request.audio is None:
+def _modalities(modalities: Sequence[str], request: ChatRequest) -> None:
+    if "audio" in modalities and request.audio is None:
         raise InvalidRequest(
             "Missing required parameter: 'audio', which 'modalities' with 'audio' asks for.",
             param="audio",
