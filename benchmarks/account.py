@@ -28,6 +28,7 @@ from sqlalchemy import make_url
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from chatport.ids import fresh
 from chatport.policy.ledger import Ledger
 from chatport.policy.meter import Going
 from chatport.store import open_store
@@ -43,7 +44,7 @@ POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 async def one(ledger: Ledger) -> None:
     """A request's part of the account."""
-    async with meter(ledger, id=f"req_{token_hex(12)}") as mine:
+    async with meter(ledger, id=fresh("req_")) as mine:
         await mine.cover(Going(model="m", target="t", bound=BOUND, choices=1, attempt=1))
         await mine.settle(usage_of(10, 20))
 
@@ -88,7 +89,7 @@ def bare(folder: Path, requests: int) -> list[dict[str, float]]:
     for clients in CLIENTS:
         began, cpu = time.perf_counter(), time.process_time()
         for _ in range(requests // clients):
-            ids = [(f"req_{token_hex(12)}",) for _ in range(clients)]
+            ids = [(fresh("req_"),) for _ in range(clients)]
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany("INSERT INTO holds VALUES (?, x'00')", ids)
             connection.execute("COMMIT")
