@@ -16,7 +16,7 @@ MADE := $(VENV)/.made-in-$(shell printf '%s' "$(CURDIR)" | cksum | cut -d' ' -f1
 # The model that the tests run is kept where `make serve` keeps it, unless told otherwise.
 export CHATPORT_TEST_HOME ?= $(CHATPORT_HOME)
 
-.PHONY: help serve test lint types unit model clean
+.PHONY: help serve test lint types unit ready model clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -24,7 +24,10 @@ help:
 serve: $(VENV)/.serve
 	@exec $(CHATPORT) serve $(if $(PORT),--port $(PORT)) $(if $(MODEL),--model "$(MODEL)") $(ARGS)
 
-test: lint types unit
+# Types are checked while what the tests need is installed: that waits for the network.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types ready
+	@$(MAKE) --no-print-directory unit
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -33,9 +36,11 @@ lint: $(VENV)/.test
 types: $(VENV)/.test
 	$(BIN)/mypy
 
-unit: $(VENV)/.test $(VENV)/.templates $(VENV)/.instructor model $(NPM_TESTS)/.installed
+unit: ready
 	$(BIN)/pytest -n 2 -m "not model"
 	$(BIN)/pytest -m model
+
+ready: $(VENV)/.test $(VENV)/.templates $(VENV)/.instructor model $(NPM_TESTS)/.installed
 
 model: $(VENV)/.test
 	$(if $(CHATPORT_TEST_HOME),CHATPORT_HOME="$(CHATPORT_TEST_HOME)") $(CHATPORT) models pull smollm2-135m
