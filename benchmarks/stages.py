@@ -21,8 +21,10 @@ from pathlib import Path
 
 import msgspec
 
+from chatport.backends.base import Backend
 from chatport.cli import main as chatport_cli
 from chatport.policy.meter import Going, Meter
+from chatport.targets import Target
 from chatport.web import app, chat
 from chatport.web.exchange import JSON, Exchange
 from chatport.web.site import Route, Site
@@ -67,21 +69,23 @@ async def answer_decoded(exchange: Exchange, site: Site) -> None:
     await exchange.reply(200, BODY, [(b"content-type", JSON)])
 
 
-async def answer_from_upstream(exchange: Exchange, site: Site) -> None:
-    request = await read(exchange, site)
+def place(exchange: Exchange, site: Site, request: ChatRequest) -> tuple[Backend, Target]:
+    """Where the request goes, without any choice."""
     attempts = site.services.pipeline.attempts
     target = attempts.catalog.find(request, exchange.caller).targets[0]
-    backend = attempts._backends[target.backend]
+    return attempts._backends[target.backend], target
+
+
+async def answer_from_upstream(exchange: Exchange, site: Site) -> None:
+    request = await read(exchange, site)
+    backend, target = place(exchange, site, request)
     async with backend._ask(target, request) as answer:  # type: ignore[attr-defined]
-        body = await answer.body(1 << 24)
-    await exchange.reply(200, body, [(b"content-type", JSON)])
+        await exchange.reply(200, await answer.body(1 << 24), [(b"content-type", JSON)])
 
 
 async def answer_from_backend(exchange: Exchange, site: Site) -> None:
     request = await read(exchange, site)
-    attempts = site.services.pipeline.attempts
-    target = attempts.catalog.find(request, exchange.caller).targets[0]
-    backend = attempts._backends[target.backend]
+    backend, target = place(exchange, site, request)
     answer = await backend.complete(target, request, await backend.bound(target, request))
     await exchange.reply(200, msgspec.json.encode(answer), [(b"content-type", JSON)])
 
