@@ -5,8 +5,8 @@
     to what the account pays for → posted → stored, kept for replay → frames or one JSON body
 
 Everything up to the first real chunk raises, and `web/` makes a clean HTTP error of it; later errors travel in the
-stream (`delivery.py`). Cancelling the task that runs `run` is how a client leaves: every stage is a context that frees
-what it holds on the way out.
+stream (`delivery.py`). Cancelling the task that runs `run` is how a client leaves: every stage frees what it holds on
+the way out.
 """
 
 from __future__ import annotations

@@ -307,6 +307,7 @@ class TestIdempotency:
         assert first.content == second.content
         check_stream(read_stream(second.content))
         assert second.headers["content-type"].startswith("text/event-stream")
+        assert second.headers["content-length"] == str(len(second.content))
 
     def test_another_body(self, api: Api) -> None:
         api.post({}, idempotency_key="conflict")

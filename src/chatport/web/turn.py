@@ -166,7 +166,6 @@ class Turn:
             self._news.set_result(None)
 
     # --- The application's side --------------------------------------------------------------------------------------
-    # Who replies waits while the client reads too slowly, and says nothing to one that has left.
 
     async def body(self, limit: int) -> bytes:
         """The request's body, once. Raises BodyTooLarge beyond `limit` bytes, and what broke it off."""
@@ -194,9 +193,7 @@ class Turn:
     async def reply(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole reply. HEAD hears only how long its body would be; a 204 has none, and must not say how long that
         is (RFC 9110 §8.6)."""
-        if self._line.flow.write_paused:
-            await self._line.flow.drain()
-        if not self._gone:
+        if await self._may_send():
             framing = [] if status == NO_CONTENT else [(b"content-length", b"%d" % len(body))]
             head = self._head(status, headers + framing)
             self._line.transport.write(head if self.request.method == "HEAD" else head + body)
@@ -205,29 +202,29 @@ class Turn:
     async def head(self, status: int, headers: Headers) -> None:
         """The head of a reply whose length nobody knows yet. To HTTP/1.0, where no connection goes on, it ends with
         the connection."""
-        if self._line.flow.write_paused:
-            await self._line.flow.drain()
-        if not self._gone:
+        if await self._may_send():
             self._chunked = self.request.version == "1.1"
             framing = [(b"transfer-encoding", b"chunked")] if self._chunked else []
             self._write(self._head(status, headers + framing))
 
     async def data(self, data: bytes) -> None:
         """A piece of that reply."""
-        if self._line.flow.write_paused:
-            await self._line.flow.drain()
-        if data and not self._gone:
+        if data and await self._may_send():
             self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     async def end(self) -> None:
         """Its end."""
-        if self._line.flow.write_paused:
-            await self._line.flow.drain()
-        if not self._gone:
+        if await self._may_send():
             if self._chunked:
                 self._write(b"0\r\n\r\n")
             self._flush()
             self._over()
+
+    async def _may_send(self) -> bool:
+        """Waits while the client reads too slowly; whether it is still there."""
+        if self._line.flow.write_paused:
+            await self._line.flow.drain()
+        return not self._gone
 
     def _head(self, status: int, headers: Headers) -> bytes:
         if self._started:
