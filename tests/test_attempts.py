@@ -285,11 +285,14 @@ async def test_a_window_too_small_is_passed_by() -> None:
 async def test_a_full_target_is_passed_by() -> None:
     full = target("a", max_concurrency=1)
     world = World(model(targets=(full, target("b", priority=1))), a=Failing("a"), b=Failing("b"))
-    with world.routing.occupied(full):
-        assert (await world.ask())[0] == "b"
+    standing = world.routing.standing(full)
+    probes = standing.enter()
+    assert (await world.ask())[0] == "b"
+    standing.leave(probes)
     assert (await world.ask())[0] == "a"
     world = World(model(targets=(full,), attempts=1), a=Failing("a"))
-    with world.routing.occupied(full), pytest.raises(Unavailable, match="as many requests"):
+    world.routing.standing(full).enter()
+    with pytest.raises(Unavailable, match="as many requests"):
         await world.ask()
 
 

@@ -54,18 +54,15 @@ class Asked(Protocol):
     def trail(self) -> Trail: ...
 
 
-class Trail:
+class Trail(Struct):
     """What happened to a request: `target`, the last one asked; `attempts`, how often it was sent."""
 
-    __slots__ = ("admission", "attempts", "fallback", "target")
-
-    def __init__(self) -> None:
-        self.target: str | None = None
-        self.attempts = 0
-        self.fallback: str | None = None
-        """The model that answered in place of the one that was asked for."""
-        self.admission: Admission | None = None
-        """Its part of the limits; None before it is admitted."""
+    target: str | None = None
+    attempts: int = 0
+    fallback: str | None = None
+    """The model that answered in place of the one that was asked for."""
+    admission: Admission | None = None
+    """Its part of the limits; None before it is admitted."""
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -85,25 +82,24 @@ Place = tuple[Model, Target]
 """A target, and the model that it answers for: not always the one that was asked for."""
 
 
-class Journey:
+class Journey(Struct):
     """A request on its way: where it may still go, and what it has met so far."""
 
-    def __init__(self, model: Model, places: list[Place], call: Asked, meter: Meter, began: float) -> None:
-        self.model = model
-        self.places = places
-        """Of this round, best first."""
-        self.call = call
-        self.meter = meter
-        """Its part of the account."""
-        self.began = began
-        self.again: list[Place] = []
-        """Of the next round: where what failed may pass."""
-        self.route: Route | None = None
-        """The one that is being asked now."""
-        self.rounds = 0
-        self.slept = 0.0
-        self.error: ApiError | None = None
-        """What the client hears when nothing comes of it: the latest failure, one that may pass before any other."""
+    model: Model
+    places: list[Place]
+    """Of this round, best first."""
+    call: Asked
+    meter: Meter
+    """Its part of the account."""
+    began: float
+    again: list[Place] = []
+    """Of the next round: where what failed may pass."""
+    route: Route | None = None
+    """The one that is being asked now."""
+    rounds: int = 0
+    slept: float = 0.0
+    error: ApiError | None = None
+    """What the client hears when nothing comes of it: the latest failure, one that may pass before any other."""
 
     def met(self, place: Place, error: ApiError) -> None:
         """An attempt came to nothing; another may do better."""
@@ -183,24 +179,28 @@ class Attempts:
     async def complete(self, journey: Journey) -> tuple[Route, ChatCompletion]:
         """The whole answer of the first target that gives one, and which that was."""
         while True:
-            route = await self._next(journey)
+            route = await self._covered(journey, await self._next(journey))
+            standing = self._routing.standing(route.target)
+            probes = standing.enter()
             try:
-                with self._routing.occupied(route.target):
-                    answer = await route.backend.complete(route.target, route.request, route.bound)
+                answer = await route.backend.complete(route.target, route.request, route.bound)
             except ApiError as error:
                 self._failed(journey, route, error)
             else:
-                self._routing.succeeded(route.target)
+                standing.succeeded()
                 return route, answer
+            finally:
+                standing.leave(probes)
 
     @asynccontextmanager
     async def stream(self, journey: Journey, grammar_of: Callable[[Route], StreamNormaliser]) -> AsyncIterator[Answer]:
         """The answer of the first target that begins one. What breaks after its first real chunk is raised."""
         while True:
-            route = await self._next(journey)
+            route = await self._covered(journey, await self._next(journey))
+            standing = self._routing.standing(route.target)
             async with AsyncExitStack() as held:
+                held.callback(standing.leave, standing.enter())
                 try:
-                    held.enter_context(self._routing.occupied(route.target))
                     chunks = await held.enter_async_context(
                         route.backend.stream(route.target, route.request, route.bound)
                     )
@@ -209,46 +209,39 @@ class Attempts:
                 except ApiError as error:
                     self._failed(journey, route, error)
                     continue
-                self._routing.succeeded(route.target)
+                standing.succeeded()
                 try:
                     yield Answer(route, grammar, first, chunks)
                 except ApiError as error:
-                    self._routing.failed(route.target, error, self._clock())
+                    self._routing.standing(route.target).failed(error, self._clock())
                     raise
                 return
 
     async def _next(self, journey: Journey) -> Route:
-        """The next place to ask. Raises the journey's error when there is none any more."""
+        """The way to the next place that can be asked now. Raises the journey's error when there is none any more."""
+        call, trail = journey.call, journey.call.trail
         while True:
             while journey.places:
-                route = await self._route(journey, journey.places.pop(0))
-                if route is not None:
-                    return await self._covered(journey, route)
+                place = model, target = journey.places.pop(0)
+                if self._routing.is_full(target):
+                    journey.met(place, Unavailable("The model has as many requests as it may.", retry_after=FULL_RETRY))
+                    continue
+                backend = self._backends[target.backend]
+                request = request_for(target, call.request, call.body)
+                try:
+                    bound = await backend.bound(target, request)
+                    if trail.admission is not None:
+                        joining = None if model is journey.model else model.id
+                        await trail.admission.join(joining, need_of(bound), time.monotonic())
+                except ApiError as error:
+                    journey.met(place, error)
+                    continue
+                trail.attempts += 1
+                if target.remote:
+                    trail.target = target.id
+                    trail.fallback = model.id if model is not journey.model else None
+                return Route(model, target, backend, request, bound)
             await self._next_round(journey)
-
-    async def _route(self, journey: Journey, place: Place) -> Route | None:
-        """The way to one place; None where the request can't go there now."""
-        model, target = place
-        admission = journey.call.trail.admission
-        if self._routing.is_full(target):
-            journey.met(place, Unavailable("The model has as many requests as it may.", retry_after=FULL_RETRY))
-            return None
-        backend = self._backends[target.backend]
-        request = request_for(target, journey.call.request, journey.call.body)
-        try:
-            bound = await backend.bound(target, request)
-            if admission is not None:
-                joining = None if model is journey.model else model.id
-                await admission.join(joining, need_of(bound), time.monotonic())
-        except ApiError as error:
-            journey.met(place, error)
-            return None
-        trail = journey.call.trail
-        trail.attempts += 1
-        if target.remote:
-            trail.target = target.id
-            trail.fallback = model.id if model is not journey.model else None
-        return Route(model, target, backend, request, bound)
 
     async def _covered(self, journey: Journey, route: Route) -> Route:
         """The route, when limits and account have room for it; asked for less where less is what the account can pay
@@ -291,7 +284,7 @@ class Attempts:
 
     def _failed(self, journey: Journey, route: Route, error: ApiError) -> None:
         """Notes a failure. Raises it when it is the client's."""
-        self._routing.failed(route.target, error, self._clock())
+        self._routing.standing(route.target).failed(error, self._clock())
         journey.meter.failed(error)
         if isinstance(error, InvalidRequest):
             raise error

@@ -40,8 +40,9 @@ def stream_grammar(route: Route, request: ChatRequest) -> StreamNormaliser:
     )
 
 
-def in_envelope(answer: ChatCompletion, outer: Envelope) -> ChatCompletion:
+def in_envelope(answer: ChatCompletion, route: Route) -> ChatCompletion:
     """The backend's completion under our own id, time and names."""
+    outer = envelope(route)
     return structs.replace(
         answer,
         id=outer.id,

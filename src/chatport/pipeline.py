@@ -19,7 +19,7 @@ from msgspec import Struct, field, json, structs
 
 from chatport.attempts import Attempts, Journey, Route, Trail, metered_chunks
 from chatport.delivery import EVENT_STREAM, JSON, Delivery, Sink, as_api_error
-from chatport.envelopes import REPLAYED, envelope, head, in_envelope, stream_grammar
+from chatport.envelopes import REPLAYED, head, in_envelope, stream_grammar
 from chatport.policy.budgets import Payer
 from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Caller
@@ -83,8 +83,10 @@ class Pipeline:
 
     async def run(self, call: Call, sink: Sink) -> None:
         """Answers one call into the sink. Raises ApiError (or what `as_api_error` knows) while no head is out."""
-        await self.attempts.catalog.look_for(call.request.model)
-        model = self.attempts.catalog.find(call.request, call.caller)
+        catalog = self.attempts.catalog
+        if not catalog.has(call.request.model):
+            await catalog.look_for(call.request.model)
+        model = catalog.find(call.request, call.caller)
         self.unknown_fields.note(call.caller, call.request)
         meter = Meter(self.ledger, self._metered(call))
         journey = self.attempts.plan(model, call, meter)
@@ -125,8 +127,11 @@ class Pipeline:
                 await call.trail.admission.end(journey.meter.spent, time.monotonic())
 
     async def _complete(self, call: Call, journey: Journey, sink: Sink) -> None:
-        route, answer = await self._whole(call, journey)
-        completion = in_envelope(answer, envelope(route))
+        if self._may_be_cut(journey):
+            route, answer = await self._collected(call, journey)
+        else:
+            route, answer = await self.attempts.complete(journey)
+        completion = in_envelope(answer, route)
         if call.request.store:
             completion = structs.replace(completion, metadata=call.request.metadata)
         body = json.encode(completion)
@@ -137,10 +142,12 @@ class Pipeline:
             await call.trail.admission.correct(journey.meter.spent, time.monotonic())
         await sink.whole(head(call.received, JSON, route), body)
 
-    async def _whole(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
-        """The answer as a whole; collected from a stream where the account may have to cut it."""
-        if not journey.meter.must_be_cut(model.id for model, _ in journey.places):
-            return await self.attempts.complete(journey)
+    def _may_be_cut(self, journey: Journey) -> bool:
+        """Whether the account may have to end the answer before its time."""
+        return not self.ledger.budgets.empty and journey.meter.must_be_cut(model.id for model, _ in journey.places)
+
+    async def _collected(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
+        """The answer as a whole, collected from a stream so that the account can cut it."""
         whole = Aggregator()
         async with (
             self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answer,

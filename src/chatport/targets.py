@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 
 class Feature(StrEnum):
@@ -58,13 +59,16 @@ class Target(Struct, frozen=True, kw_only=True):
     """What a list of prices calls its provider."""
     price_model: str | None = None
     """The entry of a list that its price is, whatever the provider and the model."""
+    listed: str | None = None
+    """Its entry in a list of prices; None where nothing tells it. Like the next, it follows from the others."""
+    lacks: frozenset[Feature] = frozenset()
+    """The features that it does not honour."""
 
-    @property
-    def listed(self) -> str | None:
-        """Its entry in a list of prices; None where nothing tells it."""
-        if self.price_model is not None:
-            return self.price_model
-        return None if self.price_list is None else f"{self.price_list}/{self.model}"
+    def __post_init__(self) -> None:
+        """Tells once what every request asks for."""
+        named = None if self.price_list is None else f"{self.price_list}/{self.model}"
+        force_setattr(self, "listed", named if self.price_model is None else self.price_model)
+        force_setattr(self, "lacks", EVERY_FEATURE - self.features)
 
 
 class Bound(Struct, frozen=True, kw_only=True):

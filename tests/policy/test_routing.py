@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,6 +27,15 @@ DOWN = Unavailable("down")
 
 def target(name: str, **more: object) -> Target:
     return Target(**{"id": name, "backend": name, "model": "m", **more})  # type: ignore[arg-type]
+
+
+@contextmanager
+def occupied(routing: Routing, one: Target) -> Iterator[None]:
+    """A request is at the target as long as it lasts."""
+    standing = routing.standing(one)
+    probes = standing.enter()
+    yield
+    standing.leave(probes)
 
 
 def names(targets: list[Target]) -> str:
@@ -63,9 +74,9 @@ def test_priority_then_load_for_the_weight() -> None:
     routing = Routing(draw=lambda: 0.5)
     a, b, c = target("a", weight=2), target("b"), target("c", priority=1)
     assert names(routing.order((c, b, a), 0)) == "abc"
-    with routing.occupied(a):
+    with occupied(routing, a):
         assert names(routing.order((a, b, c), 0)) == "bac"
-        with routing.occupied(b):
+        with occupied(routing, b):
             assert names(routing.order((a, b, c), 0)) == "abc"
     assert routing.standing(a).in_flight == 0
 
@@ -81,15 +92,15 @@ def test_who_cools_goes_behind_its_peers_and_further_and_comes_back() -> None:
     routing = Routing(draw=lambda: 0.5)
     a, b = target("a"), target("b", priority=1)
     for _ in range(COOL_AFTER):
-        routing.failed(a, DOWN, 100)
+        routing.standing(a).failed(DOWN, 100)
     assert names(routing.order((a, b), 100)) == "ba"
     assert names(routing.order((a,), 100)) == "a", "the last one left is asked all the same"
     assert names(routing.order((a, b), 100 + COOL_FIRST)) == "ab", "half-open"
-    with routing.occupied(a):
+    with occupied(routing, a):
         assert names(routing.order((a, b), 100 + COOL_FIRST)) == "ba", "one request at a time finds out"
     assert names(routing.order((a, b), 100 + COOL_FIRST)) == "ab"
-    routing.succeeded(a)
-    with routing.occupied(a):
+    routing.standing(a).succeeded()
+    with occupied(routing, a):
         assert not routing.standing(a).stands_back(0)
 
 
@@ -97,7 +108,7 @@ def test_a_target_takes_as_many_as_it_may() -> None:
     routing = Routing()
     a = target("a", max_concurrency=1)
     assert not routing.is_full(a)
-    with routing.occupied(a):
+    with occupied(routing, a):
         assert routing.is_full(a)
     assert not routing.is_full(target("b"))
 
@@ -105,7 +116,7 @@ def test_a_target_takes_as_many_as_it_may() -> None:
 def test_what_left_the_configuration_is_forgotten() -> None:
     routing = Routing()
     for name in "ab":
-        routing.failed(target(name), DOWN, 0)
+        routing.standing(target(name)).failed(DOWN, 0)
     routing.keep_only([target("b")])
     assert routing.standing(target("a")).health == HEALTHY
     assert routing.standing(target("b")).health.failures == 1

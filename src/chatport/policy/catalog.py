@@ -93,9 +93,12 @@ class Catalog:
 
     async def look_for(self, name: str | None) -> None:
         """Looks for models that came or went, unless it has one of this name: those that are known need no look."""
-        if self._look is None or name in self._named or (name is not None and self._relative(name) is not None):
-            return
-        await self._look()
+        if self._look is not None and not (name is not None and self.has(name)):
+            await self._look()
+
+    def has(self, name: str) -> bool:
+        """Whether it knows a model of this name, whoever may use it."""
+        return name in self._named or self._relative(name) is not None
 
     @property
     def families(self) -> list[Model]:

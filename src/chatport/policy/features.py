@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from chatport.targets import EVERY_FEATURE, Feature, Target
+from chatport.targets import Feature, Target
 from chatport.wire.chat import (
     AssistantMessage,
     AudioPart,
@@ -116,11 +116,10 @@ ASKED: dict[Feature, Asked] = {
 
 def refuse_unsupported(request: ChatRequest, target: Target) -> None:
     """Raises Unsupported, naming the field, when the request asks for what the target does not list."""
-    lacking = EVERY_FEATURE - target.features
-    if not lacking:
+    if not target.lacks:
         return
     for feature, asked in ASKED.items():
-        if feature not in lacking:
+        if feature not in target.lacks:
             continue
         param = asked.where(request)
         if param is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import json, structs
+from msgspec import Struct, json, structs
 
 from chatport.policy.keys import Caller
 from chatport.policy.replays import LARGEST_REPLY, Claim, Replay
@@ -23,18 +23,15 @@ from chatport.wire.chat import ChatCompletion, ChatRequest
 DAY: Final = 86_400
 
 
-class Kept:
+class Kept(Struct):
     """What is to be kept of one request, filled in on the way."""
 
-    def __init__(
-        self, content: ContentRow | None = None, storing: Callable[[ChatCompletion], Work[None]] | None = None
-    ):
-        self.claim: Claim | None = None
-        """The turn of its Idempotency-Key, where it has one."""
-        self._content = content
-        self._storing = storing
-        self._stored: Work[None] | None = None
-        self._reply: Replay | None = None
+    _content: ContentRow | None = None
+    _storing: Callable[[ChatCompletion], Work[None]] | None = None
+    claim: Claim | None = None
+    """The turn of its Idempotency-Key, where it has one."""
+    _stored: Work[None] | None = None
+    _reply: Replay | None = None
 
     @property
     def wants_answer(self) -> bool:

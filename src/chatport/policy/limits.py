@@ -142,6 +142,8 @@ class Limits:
     def __init__(self, counters: Counters, rows: LimitRows | None = None) -> None:
         self._counters = counters
         self._rows = rows
+        self.empty = True
+        """Nobody has any."""
         self._by_source: dict[Source, tuple[Limit, ...]] = {"file": (), "kept": ()}
         self._found: dict[tuple[Kind, str], list[tuple[Source, Limit]]] = {}
         self._resolved: dict[tuple[str, str | None, str], Plan] = {}
@@ -159,11 +161,6 @@ class Limits:
             return
         async with self._loading:
             self._take("kept", await self._rows.all())
-
-    @property
-    def empty(self) -> bool:
-        """Whether nobody has any."""
-        return not self._found
 
     async def admit(self, who: Subjects, now: float) -> Admission:
         """Charges one request, and a place until the admission is released. `now`: seconds of a clock that does not go
@@ -257,6 +254,7 @@ class Limits:
         for origin, each in self._by_source.items():
             for limit in each:
                 self._found.setdefault((limit.kind, limit.subject), []).append((origin, limit))
+        self.empty = not self._found
         self._resolved = {}
 
     def _plan(self, who: Subjects) -> Plan:

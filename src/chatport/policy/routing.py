@@ -83,30 +83,32 @@ class Standing:
         self.probing = False
         """A request is out that finds out whether it works again."""
 
+    def enter(self) -> bool:
+        """A request goes there; `leave` must follow, with what this returns: whether it finds out for the others. (No
+        context: that would cost three times as much.)"""
+        self.in_flight += 1
+        if self.health.failures == 0 or self.probing:
+            return False
+        self.probing = True
+        return True
+
+    def leave(self, probes: bool) -> None:
+        """The request is there no more."""
+        self.in_flight -= 1
+        if probes:
+            self.probing = False
+
+    def succeeded(self) -> None:
+        """An attempt brought an answer."""
+        self.health = HEALTHY
+
+    def failed(self, error: ApiError, now: float) -> None:
+        """An attempt failed."""
+        self.health = after_failure(self.health, error, now)
+
     def stands_back(self, now: float) -> bool:
         """Whether its peers go first: it cools, or has cooled and is being tried by another request."""
         return self.health.failures > 0 and (now < self.health.cools_until or self.probing)
-
-
-class Occupied:
-    """A place at a target, taken by one request. (A class: a generator's context would cost three times as much.)"""
-
-    __slots__ = ("_standing", "_tries")
-
-    def __init__(self, standing: Standing) -> None:
-        self._standing = standing
-        self._tries = False
-
-    def __enter__(self) -> None:
-        standing = self._standing
-        standing.in_flight += 1
-        if standing.health.failures > 0 and not standing.probing:
-            self._tries = standing.probing = True
-
-    def __exit__(self, *_: object) -> None:
-        self._standing.in_flight -= 1
-        if self._tries:
-            self._standing.probing = False
 
 
 def rank(target: Target, standing: Standing, now: float, draw: float) -> tuple[bool, int, float, float]:
@@ -139,19 +141,6 @@ class Routing:
     def is_full(self, target: Target) -> bool:
         """Whether the target may not take one more request."""
         return target.max_concurrency is not None and self.standing(target).in_flight >= target.max_concurrency
-
-    def occupied(self, target: Target) -> Occupied:
-        """A context: a request is at the target as long as it lasts."""
-        return Occupied(self.standing(target))
-
-    def succeeded(self, target: Target) -> None:
-        """An attempt brought an answer."""
-        self.standing(target).health = HEALTHY
-
-    def failed(self, target: Target, error: ApiError, now: float) -> None:
-        """An attempt failed."""
-        standing = self.standing(target)
-        standing.health = after_failure(standing.health, error, now)
 
     def keep_only(self, targets: Iterable[Target]) -> None:
         """Forgets everything about others: after the configuration has changed."""
