@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from chatport.attempts import Attempts, Trail
+from chatport.attempts import Attempts, Trail, metered_chunks
 from chatport.backends.scripted import ScriptedBackend
 from chatport.counters.memory import MemoryCounters
 from chatport.envelopes import envelope, stream_grammar
@@ -91,8 +91,8 @@ class World:
             return str(answer.choices[0].message.content), call.trail
         said = ""
         async with self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answered:
-            async for piece in answered.pieces():
-                said += "".join(str(choice.delta.content or "") for chunk in piece for choice in chunk.choices)
+            async for chunk in metered_chunks(journey.meter, answered):
+                said += "".join(str(choice.delta.content or "") for choice in chunk.choices)
         return said, call.trail
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
 from msgspec import Struct, structs
@@ -123,14 +123,6 @@ class Answer(Struct, frozen=True):
         if self.grammar.usage is None:
             raise InternalError(NO_USAGE)
         return self.grammar.usage
-
-    async def pieces(self) -> AsyncGenerator[list[ChatChunk], None]:
-        """All of it, as a client may see it: for each chunk of the backend's, what becomes of it. Who stops between two
-        pieces leaves no choice whose end was made and not told. Raises ApiError when it breaks."""
-        yield self.first
-        async for raw in self.rest:
-            yield self.grammar.push(raw)
-        yield self.grammar.finish()
 
 
 class Attempts:
@@ -300,17 +292,23 @@ async def first_chunks(grammar: StreamNormaliser, chunks: AsyncIterator[ChatChun
 
 
 async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
-    """The answer as far as the account pays for it. What is there is counted before anybody sees it, and sent on: it
-    was made; what is not yet made is covered first."""
-    async with aclosing(answer.pieces()) as pieces:
-        async for piece in pieces:
-            short = False
-            for chunk in piece:
-                short |= meter.observe(chunk)
-            for chunk in piece:
-                yield chunk
-            if short and not answer.grammar.ended and not await meter.extend():
-                break
+    """The answer, as a client may see it and as far as the account pays for it. What becomes of a chunk of the
+    backend's is counted before anybody sees it, and sent on: it was made; what is not yet made is covered first. Who
+    stops between two of them leaves no choice whose end was made and not told. Raises ApiError when it breaks."""
+    grammar, rest = answer.grammar, answer.rest
+    piece, last = answer.first, False
+    while True:
+        short = False
+        for chunk in piece:
+            short |= meter.observe(chunk)
+        for chunk in piece:
+            yield chunk
+        if last or (short and not grammar.ended and not await meter.extend()):
+            break
+        try:
+            piece = grammar.push(await anext(rest))
+        except StopAsyncIteration:
+            piece, last = grammar.finish(), True
     if meter.cut:
-        for chunk in answer.grammar.cut(meter.used):
+        for chunk in grammar.cut(meter.used):
             yield chunk

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -37,7 +37,7 @@ class Sink(Protocol):
         """Status 200 and these headers; once, before any data."""
         ...
 
-    async def data(self, data: bytes) -> None:
+    def data(self, data: bytes) -> Awaitable[None]:
         """One frame of a stream, or the whole body."""
         ...
 
@@ -102,16 +102,21 @@ class Delivery:
         self._fall_silent()
         await self._beaten()
 
-    async def send(self, data: bytes) -> None:
-        """A frame, or the body; the head before the first."""
-        if self._beat is not None:
-            await self._beaten()
-        if not self.committed:
-            await self._commit()
+    def send(self, data: bytes) -> Awaitable[None]:
+        """A frame, or the body; the head before the first. (Mostly there is only the sink to wait for: a coroutine of
+        our own around that would cost each frame more than all else here.)"""
+        if self._beat is not None or not self.committed:
+            return self._send_after_others(data)
         if self.copy is not None:
             self._keep(self.copy, data)
         self._last = self._loop.time()
-        await self._sink.data(data)
+        return self._sink.data(data)
+
+    async def _send_after_others(self, data: bytes) -> None:
+        await self._beaten()
+        if not self.committed:
+            await self._commit()
+        await self.send(data)
 
     def _keep(self, copy: list[bytes], data: bytes) -> None:
         copy.append(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 
 import msgspec
 
@@ -119,9 +119,9 @@ class Exchange:
         """Sink: all of a reply at once."""
         await self.reply(200, body, headers)
 
-    async def data(self, data: bytes) -> None:
+    def data(self, data: bytes) -> Awaitable[None]:
         """Sink: one frame of a stream, or the whole body."""
-        await self._turn.data(data)
+        return self._turn.data(data)
 
     async def end(self) -> None:
         """Sink: nothing follows."""

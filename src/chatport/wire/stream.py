@@ -99,6 +99,7 @@ NEXT: Final[dict[State, dict[Kind, State]]] = {
     State.DONE: {},  # usage and [DONE] belong to the answer, not to a choice
 }
 
+_ANSWERING: Final = State.ANSWER  # by its own name: that of a member costs as much as the rest of a look at a chunk
 _END_OF_DELTA: Final = Delta()
 _NO_FUNCTION: Final = FunctionDelta()
 _PADDING: Final = string.ascii_letters + string.digits
@@ -146,11 +147,14 @@ class StreamNormaliser:
         """What the client gets for this chunk: often one, none while there is nothing to say."""
         if chunk.usage:
             self.usage = chunk.usage
-        return [
-            self._chunk([said], self._chunk_usage)
-            for choice in chunk.choices
-            for said in self._grammar(choice.index).push(choice)
-        ]
+        told: list[ChatChunk] = []
+        for choice in chunk.choices:
+            grammar = self._grammar(choice.index)
+            if grammar.lets_through(choice):
+                told.append(self._chunk([choice], self._chunk_usage))
+            else:
+                told += [self._chunk([said], self._chunk_usage) for said in grammar.push(choice)]
+        return told
 
     def finish(self) -> list[ChatChunk]:
         """The end of the answer. Raises InternalError when a choice never ended, or the usage was never said."""
@@ -210,13 +214,14 @@ class _ChoiceGrammar:
         self._call_ids: set[str] = set()
         self._function_call: _Call | None = None
 
-    def push(self, choice: ChunkChoice) -> Iterable[ChunkChoice]:
-        """What the client is told, in the order of the grammar."""
-        if self.state is State.ANSWER and _is_plain_text(choice):
-            return (choice,)
-        return () if self.state is State.DONE else self._walk(choice)
+    def lets_through(self, choice: ChunkChoice) -> bool:
+        """Whether this is more text of a running answer: it may go out as it is, and most chunks are that."""
+        return self.state is _ANSWERING and _is_plain_text(choice)
 
-    def _walk(self, choice: ChunkChoice) -> Iterator[ChunkChoice]:
+    def push(self, choice: ChunkChoice) -> Iterator[ChunkChoice]:
+        """What the client is told, in the order of the grammar."""
+        if self.state is State.DONE:
+            return
         delta, logprobs = choice.delta, choice.logprobs
         if delta.reasoning_content:
             yield from self._say(Kind.REASONING, Delta(reasoning_content=delta.reasoning_content))
@@ -291,12 +296,12 @@ class _ChoiceGrammar:
 
 
 def _is_plain_text(choice: ChunkChoice) -> bool:
-    """Whether the choice is text and nothing else, and may go out as it is."""
+    """Whether the choice is text and nothing else."""
     delta = choice.delta
+    if choice.finish_reason is not None or not delta.content:
+        return False
     return (
-        choice.finish_reason is None
-        and bool(delta.content)
-        and delta.role is UNSET
+        delta.role is UNSET
         and delta.refusal is UNSET
         and delta.reasoning_content is UNSET
         and delta.tool_calls is UNSET
