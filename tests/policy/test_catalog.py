@@ -130,3 +130,9 @@ async def test_only_a_name_it_does_not_know_is_looked_for() -> None:
         assert looks == expected
     assert catalog.find(asking_for("new"), caller()).id == "new"
     await CATALOG.look_for("nobody")  # nobody looks for it
+
+
+def test_it_has_a_model_by_each_of_its_names_whoever_asks() -> None:
+    catalog = Catalog([model("small", "gpt-4"), model("all/*")])
+    assert [name for name in ("small", "gpt-4", "all/of/them") if not catalog.has(name)] == []
+    assert [name for name in ("all/", "other") if catalog.has(name)] == []

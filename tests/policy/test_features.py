@@ -133,3 +133,12 @@ def test_what_asks_for_nothing_is_accepted(modest: ChatRequest) -> None:
 def test_the_refusal_says_what_the_model_can_do() -> None:
     with pytest.raises(Unsupported, match=r"which supports: text, logprobs, n\.$"):
         refuse_unsupported(request(tools=[TOOL]), target(frozenset({Feature.LOGPROBS, Feature.CHOICES})))
+
+
+def test_what_a_target_lacks_is_told_anew_of_a_changed_one() -> None:
+    able = target(EVERY_FEATURE)
+    changed = msgspec.structs.replace(able, features=EVERY_FEATURE - {Feature.TOOLS}, price_list="openai")
+    assert (able.lacks, changed.lacks) == (frozenset(), {Feature.TOOLS})
+    assert (able.listed, changed.listed) == (None, "openai/small")
+    with pytest.raises(Unsupported):
+        refuse_unsupported(request(tools=[TOOL]), changed)
