@@ -138,7 +138,7 @@ def test_the_refusal_says_what_the_model_can_do() -> None:
 def test_what_a_target_lacks_is_told_anew_of_a_changed_one() -> None:
     able = target(EVERY_FEATURE)
     changed = msgspec.structs.replace(able, features=EVERY_FEATURE - {Feature.TOOLS}, price_list="openai")
-    assert (able.lacks, changed.lacks) == (frozenset(), {Feature.TOOLS})
+    assert (able.lacks, changed.lacks) == (frozenset[Feature](), frozenset({Feature.TOOLS}))
     assert (able.listed, changed.listed) == (None, "openai/small")
     with pytest.raises(Unsupported):
         refuse_unsupported(request(tools=[TOOL]), changed)
