@@ -13,7 +13,20 @@ from typing import Any
 
 import msgspec
 
+from chatport.backends.http.connection import Connection, Timeouts
+from chatport.backends.http.pool import Pool
+
 PATIENCE = 5.0
+
+
+@asynccontextmanager
+async def asking(pool: Pool, request: bytes, timeouts: Timeouts) -> AsyncIterator[Connection]:
+    """The answer to a request, given back to the pool behind the context."""
+    answer = await pool.ask(request, timeouts)
+    try:
+        yield answer
+    finally:
+        pool.give_back(answer)
 
 
 @dataclass

@@ -23,6 +23,7 @@ from support.upstreams import (
     Upstream,
     Wire,
     answering,
+    asking,
     chunked,
     then_closing,
     then_hanging,
@@ -48,7 +49,7 @@ def origin(port: int, **more: object) -> Origin:
 
 
 async def fetch(pool: Pool, timeouts: Timeouts = SOON, body: bytes = b"{}") -> bytes:
-    async with pool.ask(HEAD + body, timeouts) as answer:
+    async with asking(pool, HEAD + body, timeouts) as answer:
         return await answer.body(1000)
 
 
@@ -206,7 +207,7 @@ async def test_an_answer_before_the_request_has_left_is_heard(pools: Pools) -> N
 
     async with upstream(refuse) as server:
         pool = pools.to(origin(server.port))
-        async with pool.ask(b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n" + b"x" * 50_000_000, SOON) as answer:
+        async with asking(pool, b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n" + b"x" * 50_000_000, SOON) as answer:
             assert (answer.status, await answer.body(100)) == (413, b"too large")
         assert (pool.in_use, pool.kept) == (0, 0)
 
@@ -219,7 +220,7 @@ async def test_a_server_that_reads_nothing_times_out_in_sending(pools: Pools) ->
     async with upstream(ignore) as server:
         head = b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
         with pytest.raises(TimedOut, match="send"):
-            async with pools.to(origin(server.port)).ask(head + b"x" * 50_000_000, SOON):
+            async with asking(pools.to(origin(server.port)), head + b"x" * 50_000_000, SOON):
                 pass
 
 
@@ -244,7 +245,7 @@ async def test_cancelling_reaches_the_upstream_at_once(pools: Pools, phase: str)
 
 async def test_leaving_early_closes(pools: Pools) -> None:
     async with upstream(then_hanging(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")) as server:
-        async with pools.to(origin(server.port)).ask(HEAD + b"{}", SOON) as answer:
+        async with asking(pools.to(origin(server.port)), HEAD + b"{}", SOON) as answer:
             assert answer.status == 200
         await server.all_gone(within=0.1)
 
@@ -253,7 +254,7 @@ async def test_an_end_that_comes_later_keeps_the_connection(pools: Pools) -> Non
     stream = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"all")
     async with upstream(answering(stream, CHUNKED_END, pause=0.03)) as server:
         pool = pools.to(origin(server.port))
-        async with pool.ask(HEAD + b"{}", SOON) as answer:
+        async with asking(pool, HEAD + b"{}", SOON) as answer:
             assert await answer.read() == b"all"
             answer.finish()
         assert pool.in_use == 1

@@ -24,6 +24,7 @@ from support.upstreams import (
     Behaviour,
     Upstream,
     answering,
+    asking,
     then_closing,
     then_hanging,
     then_resetting,
@@ -86,7 +87,7 @@ def to(server: Upstream, proxy: Proxy, ca_file: Path | None = None, host: str = 
 async def fetch(pools: Pools, origin: Origin, timeouts: Timeouts = SOON, body: bytes = b"{}") -> tuple[int, bytes]:
     lines = request_lines("POST", "/v1", OpenAISettings(base_url="http://x"), origin)
     head = lines + b"content-length: %d\r\n\r\n" % len(body)
-    async with pools.to(origin).ask(head + body, timeouts) as answer:
+    async with asking(pools.to(origin), head + body, timeouts) as answer:
         return answer.status, await answer.body(10_000_000)
 
 

@@ -51,12 +51,17 @@ LINGER = 1.0
 """Seconds, and `READ_AHEAD` bytes, for the end of an answer that nobody reads on; later its connection is closed."""
 
 
+_SEND, _FIRST_BYTE, _BETWEEN = Phase.SEND, Phase.FIRST_BYTE, Phase.BETWEEN
+"""By names of their own: reading a member off its class costs as much as three calls."""
+
+
 class _Surplus(Exception):
     """Bytes behind the end of the answer: raised inside the parser, which stops there."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection and, while it is lent, the answer on it: `status`, `header`, then `read` or `body`."""
+    """A connection and, while it is lent, the answer on it: `more` until there is a `status`, then `header`, and
+    `read` or `body`."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -74,7 +79,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._loop: asyncio.AbstractEventLoop
         self._timeouts = DEFAULT_TIMEOUTS
-        self._phase = Phase.SEND
+        self._phase = _SEND
         self._alive = False
         self._keep = False
         self._busy = False
@@ -94,7 +99,6 @@ class Connection(asyncio.Protocol):
 
     # --- The pool's side ---------------------------------------------------------------------------------------------
 
-    @property
     def usable(self) -> bool:
         """Whether another request may go out here."""
         return self._alive and not self._busy and not self.transport.is_closing()
@@ -111,7 +115,7 @@ class Connection(asyncio.Protocol):
         self._finished = False
         self._timeouts = timeouts
         self._between = timeouts.between
-        self._phase = Phase.SEND
+        self._phase = _SEND
         now = self._loop.time()
         self.deadline, self.ends_by = now + timeouts.send, now + timeouts.total
         self.transport.write(request)
@@ -123,13 +127,12 @@ class Connection(asyncio.Protocol):
         self.deadline = self.ends_by = inf
         self._busy = False
         self._pieces.clear()
-        if self.complete and self._keep and not self._unsent and not self._paused and self.usable:
+        if self.complete and self._keep and not self._unsent and not self._paused and self.usable():
             self.idle_since = self._loop.time()
             return True
         self.abort()
         return False
 
-    @property
     def may_linger(self) -> bool:
         """Whether the answer's last bytes, which nobody wants, are still to come."""
         return self._finished and not self.complete and self._fault is None and self._alive
@@ -151,15 +154,17 @@ class Connection(asyncio.Protocol):
         if now > self.ends_by:
             self._expire(Phase.TOTAL, self._timeouts.total)
         elif now > self.deadline and not self._paused:
-            seconds = {Phase.SEND: self._timeouts.send, Phase.FIRST_BYTE: self._timeouts.first_byte}
+            seconds = {_SEND: self._timeouts.send, _FIRST_BYTE: self._timeouts.first_byte}
             self._expire(self._phase, seconds.get(self._phase, self._between))
 
     # --- The side of the task that asked -----------------------------------------------------------------------------
 
-    async def head(self) -> None:
-        """Returns when `status` and headers are there. Raises Fault."""
-        while not self._head_done:
-            await self._more()
+    def more(self) -> asyncio.Future[None]:
+        """Done when something happens to the answer. Raises the Fault that it ended with."""
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     def header(self, name: bytes) -> bytes | None:
         """A header of the answer, `name` in lower case; the first of several."""
@@ -170,7 +175,7 @@ class Connection(asyncio.Protocol):
         while not self._pieces:
             if self.complete:
                 return b""
-            await self._more()
+            await self.more()
         return self._take()
 
     async def body(self, limit: int) -> bytes:
@@ -183,7 +188,7 @@ class Connection(asyncio.Protocol):
             pieces.append(self._take())
             if self.complete:
                 return b"".join(pieces)
-            await self._more()
+            await self.more()
 
     def hurry(self, seconds: float) -> None:
         """From here on, silence in this answer may last no longer than this."""
@@ -203,13 +208,6 @@ class Connection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._between
             self.transport.resume_reading()
         return data
-
-    def _more(self) -> asyncio.Future[None]:
-        """Done when something happens to the answer. Raises the Fault that it ended with."""
-        if self._fault is not None:
-            raise self._fault
-        self._waiter = self._loop.create_future()
-        return self._waiter
 
     def _wake(self) -> None:
         if self._lingering is not None and (self.complete or self._fault is not None):
@@ -233,7 +231,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._unsent = False
-        if self._busy and self._phase is Phase.SEND:
+        if self._busy and self._phase is _SEND:
             self._await_answer()
 
     def data_received(self, data: bytes) -> None:
@@ -241,7 +239,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self.answered = True
-        self._phase = Phase.BETWEEN
+        self._phase = _BETWEEN
         self.deadline = self._loop.time() + self._between
         self._unparsed += len(data)
         try:
@@ -275,7 +273,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _await_answer(self) -> None:
-        self._phase = Phase.FIRST_BYTE
+        self._phase = _FIRST_BYTE
         self.deadline = self._loop.time() + self._timeouts.first_byte
 
     def _delimited(self) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 
 from msgspec import Struct
 
@@ -51,15 +50,29 @@ class Pool:
         """Connections without a request."""
         return len(self._idle)
 
-    def ask(self, request: bytes, timeouts: Timeouts) -> Exchange:
-        """Sends a request; entering the context waits for the answer's head, leaving it gives the connection back."""
-        return Exchange(self, request, timeouts)
+    async def ask(self, request: bytes, timeouts: Timeouts) -> Connection:
+        """Sends a request and waits for the answer's head; `give_back` must follow. Cancelled, it closes the connection
+        at once. (One coroutine and no context: each layer more is walked whenever something arrives.)"""
+        kept = connection = self.lend()
+        while True:
+            if connection is None:
+                connection = await self.open(timeouts.connect)
+            try:
+                connection.begin(request, timeouts)
+                while connection.status == 0:
+                    await connection.more()
+                return connection
+            except BaseException as exc:
+                self.give_back(connection)
+                if connection is not kept or not isinstance(exc, Broken) or connection.answered:
+                    raise
+            connection = None
 
     def lend(self) -> Connection | None:
         """The youngest kept connection that can still be used."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if connection.usable():
                 self._busy.add(connection)
                 return connection
         return None
@@ -75,7 +88,7 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Keeps it where its answer ended well; otherwise it is closed at once, which tells the upstream."""
-        if connection.may_linger:
+        if connection.may_linger():
             connection.linger(self.give_back)
             return
         self._busy.discard(connection)
@@ -104,48 +117,10 @@ class Pool:
         now = asyncio.get_running_loop().time()
         for connection in tuple(self._busy):
             connection.sweep(now)
-        while self._idle and (not self._idle[0].usable or now - self._idle[0].idle_since > self._limits.idle_seconds):
+        while self._idle and (not self._idle[0].usable() or now - self._idle[0].idle_since > self._limits.idle_seconds):
             self._idle.popleft().abort()
         if (self._busy or self._idle) and not self._closed:
             self._sweep_later()
-
-
-class Exchange:
-    """One request and its answer: an async context. Cancelled in any phase, it closes the connection at once."""
-
-    __slots__ = ("_connection", "_pool", "_request", "_timeouts")
-
-    def __init__(self, pool: Pool, request: bytes, timeouts: Timeouts) -> None:
-        self._pool = pool
-        self._request = request
-        self._timeouts = timeouts
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Connection:
-        kept = self._pool.lend()
-        if kept is not None:
-            try:
-                return await self._ask(kept)
-            except Broken:
-                if kept.answered:
-                    raise
-        return await self._ask(await self._pool.open(self._timeouts.connect))
-
-    async def _ask(self, connection: Connection) -> Connection:
-        try:
-            connection.begin(self._request, self._timeouts)
-            await connection.head()
-        except BaseException:
-            self._pool.give_back(connection)
-            raise
-        self._connection = connection
-        return connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
-        if self._connection is not None:
-            self._pool.give_back(self._connection)
 
 
 class Pools:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +14,7 @@ from chatport import __version__
 from chatport.backends.http.connection import Connection, Timeouts
 from chatport.backends.http.dial import Origin
 from chatport.backends.http.faults import Fault
-from chatport.backends.http.pool import Exchange, Pool
+from chatport.backends.http.pool import Pool
 from chatport.backends.openai.counting import bound_of
 from chatport.backends.openai.reading import ReadLimits, StreamReader, read
 from chatport.backends.openai.refusals import (
@@ -87,10 +87,13 @@ class OpenAIBackend:
         """The whole answer, asked for as a whole."""
         self.in_flight += 1
         try:
-            async with self._ask(target, request) as answer:
+            answer = await self._ask(target, request)
+            try:
                 if answer.status != 200:
                     raise await self._refusal(answer, target, request)
                 data = await answer.body(self._settings.limits.reply)
+            finally:
+                self._pool.give_back(answer)
         except Fault as exc:
             raise fault(exc, target.id) from exc
         finally:
@@ -107,11 +110,14 @@ class OpenAIBackend:
             request = structs.replace(request, stream=True)
         self.in_flight += 1
         try:
-            async with self._ask(target, request) as answer:
+            answer = await self._ask(target, request)
+            try:
                 if answer.status != 200:
                     raise await self._refusal(answer, target, request)
                 async with aclosing(self._chunks(answer, target, request, bound)) as chunks:
                     yield chunks
+            finally:
+                self._pool.give_back(answer)
         except Fault as exc:
             raise fault(exc, target.id) from exc
         finally:
@@ -120,10 +126,13 @@ class OpenAIBackend:
     async def models(self, target: Target) -> list[str]:
         """What the upstream lists under /models."""
         try:
-            async with self._exchange(self._list, b"", PROBE_TIMEOUTS) as answer:
+            answer = await self._exchange(self._list, b"", PROBE_TIMEOUTS)
+            try:
                 if answer.status != 200:
                     raise refusal(answer.status, read_error(b""), None, self._asked(target, target.model))
                 data = await answer.body(self._settings.limits.reply)
+            finally:
+                self._pool.give_back(answer)
         except Fault as exc:
             raise fault(exc, target.id) from exc
         try:
@@ -141,16 +150,16 @@ class OpenAIBackend:
 
     # --- Asking ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, target: Target, request: ChatRequest) -> Exchange:
+    def _ask(self, target: Target, request: ChatRequest) -> Coroutine[Any, Any, Connection]:
         settings = self._settings
         body = upstream_body(request, target.model, settings.quirks, settings.body)
         return self._exchange(self._create, body, settings.timeouts)
 
-    def _exchange(self, lines: bytes, body: bytes, timeouts: Timeouts) -> Exchange:
+    def _exchange(self, lines: bytes, body: bytes, timeouts: Timeouts) -> Coroutine[Any, Any, Connection]:
         if self._closed:
             raise Unavailable("The model is shut down.")
-        head = b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (lines, REQUEST_ID.get().encode(), len(body))
-        return self._pool.ask(head + body, timeouts)
+        told = f"x-request-id: {REQUEST_ID.get()}\r\ncontent-length: {len(body)}\r\n\r\n"
+        return self._pool.ask(b"".join((lines, told.encode(), body)), timeouts)
 
     def _asked(self, target: Target, name: str) -> Asked:
         return Asked(target.id, target.model, name, self._hidden)

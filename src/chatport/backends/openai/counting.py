@@ -41,9 +41,9 @@ def _message_bound(message: Message) -> int:
         bound += sum(_size(part.text) if isinstance(part, TextPart) else PART_TOKENS for part in content)
     if message.name is not None:
         bound += _size(message.name)
-    if isinstance(message, AssistantMessage):
+    if type(message) is AssistantMessage:  # where `isinstance` says no, it costs ten times as much
         bound += _said_bound(message)
-    elif isinstance(message, ToolMessage):
+    elif type(message) is ToolMessage:
         bound += _size(message.tool_call_id)
     return bound
 

@@ -32,7 +32,7 @@ class ReadLimits(Struct, frozen=True, kw_only=True):
 def read(data: bytes, asked: Asked) -> Piece:
     """One chunk or reply. Raises what it becomes where it is an error, UpstreamFailed where it is nothing at all."""
     piece = read_piece(data)
-    if piece.failed:
+    if piece.failed():
         raise failure_in_answer(data, asked)
     return piece
 
@@ -43,6 +43,8 @@ class StreamReader:
     def __init__(self, asked: Asked, choices: int, bound: Bound, limits: ReadLimits, *, whole: bool) -> None:
         self.done = False
         """`[DONE]` was said."""
+        self.finished = False
+        """All choices have said how they ended: whatever happens now, the answer is complete."""
         self._asked = asked
         self._open = choices
         self._left = limits.reply if whole else limits.stream
@@ -51,11 +53,6 @@ class StreamReader:
         self._counted = False
         self._decoder = SSEDecoder(limits.frame)
         self._whole: list[bytes] | None = [] if whole else None
-
-    @property
-    def finished(self) -> bool:
-        """All choices have said how they ended: whatever happens now, the answer is complete."""
-        return self._open <= 0
 
     def feed(self, data: bytes) -> Iterator[ChatChunk]:
         """The chunks that end in these bytes. Raises ApiError for an error, for garbage, and over a limit."""
@@ -87,4 +84,5 @@ class StreamReader:
         for choice in chunk.choices:
             if choice.finish_reason is not None:
                 self._open -= 1
+                self.finished = self._open <= 0
         return chunk

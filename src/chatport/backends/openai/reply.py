@@ -88,7 +88,6 @@ class Said(Struct, frozen=True):
     annotations: Raw = NULL
     audio: Raw = NULL
 
-    @property
     def only_text(self) -> bool:
         """Whether it is text, thoughts included, and nothing else: nearly always."""
         return (
@@ -185,7 +184,6 @@ class Piece(Struct, frozen=True):
     base_resp: SaidStatus | None = None
     """MiniMax's way to say the same."""
 
-    @property
     def failed(self) -> bool:
         """Whether this is an error in the clothes of an answer."""
         if self.error is not NULL and bytes(self.error) not in (b"null", b"false", b'""', b"{}"):
@@ -243,7 +241,7 @@ _NOTHING = Delta()
 
 
 def _delta(said: Said) -> Delta:
-    if said.only_text:
+    if said.only_text():
         reasoning = _reasoning(said)
         text = _text(said.content)
         return Delta(content=text) if reasoning is None else Delta(content=text, reasoning_content=reasoning)
@@ -421,7 +419,7 @@ def _choice(index: int, choice: SaidChoice) -> Choice:
 
 def _message(said: Said) -> ResponseMessage:
     content = _text(said.content) or ""
-    if said.only_text:
+    if said.only_text():
         return ResponseMessage(content=content, reasoning_content=_reasoning(said) or UNSET)
     audio = None if said.audio is NULL else _object(said.audio)
     instead = said.tool_calls or said.function_call or said.refusal or audio

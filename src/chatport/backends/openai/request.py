@@ -28,13 +28,13 @@ def upstream_body(
     if isinstance(request, GivenRequest):
         fields: dict[str, Any] = {**request.given, **changed}
         return _encode({name: value for name, value in {**fields, **(extra_body or {})}.items() if value is not None})
-    body = _encode(structs.replace(request, **changed))
+    body = _encode(structs.replace(request, **changed) if changed else request)
     return _encode({**_fields(body), **extra_body}) if extra_body else body
 
 
 def edits(request: ChatRequest, model: str, quirks: frozenset[Quirk]) -> dict[str, Any]:
     """The fields that an upstream gets otherwise than they were given."""
-    changed: dict[str, Any] = {"model": model}
+    changed: dict[str, Any] = {} if request.model == model else {"model": model}
     if request.stream:  # for our own count; obfuscation is done here, too
         changed["stream"] = True
         changed["stream_options"] = None if Quirk.NO_STREAM_OPTIONS in quirks else WITH_USAGE
