@@ -67,12 +67,25 @@ class Allowance(Struct, frozen=True):
 
 def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
     """Raises InvalidRequest for the first rule broken."""
-    allowance = Allowance(limits, Patterns())
     _messages(request.messages, limits)
     if request.stream_options is not None:
         _stream_options(request)
     if request.top_logprobs is not None:
         _top_logprobs(request)
+    if (
+        request.tools is not None
+        or request.tool_choice is not None
+        or request.functions is not None
+        or request.function_call is not None
+        or request.response_format is not None
+    ):
+        _calls_and_form(request, Allowance(limits, Patterns()))
+    if request.modalities is not None:
+        _modalities(request.modalities, request)
+
+
+def _calls_and_form(request: ChatRequest, allowance: Allowance) -> None:
+    """What may be called, and the answer's form: where a caller's schemas and patterns are."""
     if request.tools is not None:
         _tools(request.tools, allowance)
     if request.tool_choice is not None:
@@ -83,8 +96,6 @@ def check_request(request: ChatRequest, limits: DecodeLimits) -> None:
         _function_call(request)
     if request.response_format is not None:
         _response_format(request.response_format, request, allowance)
-    if request.modalities is not None:
-        _modalities(request.modalities, request)
 
 
 def _invalid(param: str, message: str) -> InvalidRequest:

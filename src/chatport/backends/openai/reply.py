@@ -501,6 +501,8 @@ def _prompt_details(said: SaidUsage, prompt: int) -> PromptTokensDetails:
 
 def _written(said: SaidUsage, read: SaidPromptDetails) -> int | None:
     """What was written to the cache; None where nobody speaks of it. Of several places, some may be left at 0."""
+    if read is _NOTHING_READ:
+        return said.cache_creation_input_tokens
     counts = (
         read.cache_write_tokens,
         read.cache_creation_tokens,
