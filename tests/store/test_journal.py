@@ -184,6 +184,21 @@ async def test_what_is_held_is_what_the_database_says(store: Store) -> None:
     assert await balance(store) == (25, 0)
 
 
+async def test_what_is_held_is_released_even_if_the_posting_knows_nothing_of_it(store: Store) -> None:
+    """One that holds nothing, one that holds something, one that says so in its key's words only, and one that another
+    worker has settled, in one transaction."""
+    await store.budgets.add(TOKENS, "test")
+    await store.journal.hold(hold("req_1"))
+    await store.journal.hold(hold("req_2", claim()))
+    await store.journal.hold(Hold(row=row("req_3", owner='"held":'), new=True, claims=(), least=1, most=1, wanted=1))
+    assert await balance(store) == (0, 30)
+    posted = await asyncio.gather(*(store.journal.settle(end(f"req_{number}")) for number in (1, 2, 3, 4, 1)))
+    assert posted == [True, True, True, False, False]
+    assert await balance(store) == (0, 0)
+    assert await rows(store, holds) == []
+    assert sorted(posting.id for posting in await rows(store, postings)) == ["req_1", "req_2", "req_3"]
+
+
 async def test_a_checkpoint_moves_the_hold_on(store: Store) -> None:
     await store.journal.hold(hold("req_1"))
     await store.journal.checkpoint(Checkpoint(request_id="req_1", prompt_tokens=10, completion_tokens=64))

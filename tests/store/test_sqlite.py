@@ -209,3 +209,23 @@ async def test_a_fault_of_the_commit_itself_reaches_who_waits_and_ends_nothing(d
         await database.write(orphan)
     await database.write(partial(add, 1))
     assert await database.read(count) == 1
+
+
+async def test_values_are_bound_as_they_are(database: SqliteDatabase) -> None:
+    """The driver is told not to ask them; what it stores is what it would have stored."""
+    values = (None, b"\0\xff", True, False, 2**62, 0.5, "text")
+
+    def kinds(connection: Connection) -> tuple[object, ...]:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        told = ", ".join("typeof(?)" for _ in values)
+        kept = ", ".join("?" for _ in values)
+        return (
+            *driver.execute(f"SELECT {told}", values).fetchone(),
+            *driver.execute(f"SELECT {kept}", values).fetchone(),
+        )
+
+    assert await database.read(kinds) == (
+        *("null", "blob", "integer", "integer", "integer", "real", "text"),
+        *(None, b"\0\xff", 1, 0, 2**62, 0.5, "text"),
+    )

@@ -72,6 +72,8 @@ class Budgets:
     def __init__(self, rows: BudgetRows) -> None:
         self.rows = rows
         self.calendar = Calendar()
+        self.empty = True
+        """Nobody has any."""
         self._by_subject: dict[tuple[Kind, str], list[BudgetRow]] = {}
         self._by_id: dict[str, BudgetRow] = {}
 
@@ -85,13 +87,9 @@ class Budgets:
         for row in rows:
             if row.ended_at is None:
                 found[row.kind, row.subject].append(row)
+        self.empty = not found
         self._by_subject = dict(found)
         self._by_id = {row.id: row for budgets in found.values() for row in budgets}
-
-    @property
-    def empty(self) -> bool:
-        """Whether nobody has any."""
-        return not self._by_subject
 
     def by_id(self, budget_id: str) -> BudgetRow | None:
         """A budget in force; of one end user's, the one that it was made after."""
@@ -99,7 +97,7 @@ class Budgets:
 
     def of(self, payer: Payer, model: str) -> list[BudgetRow]:
         """Those that a request falls under."""
-        if not self._by_subject:
+        if self.empty:
             return []
         found = [
             *self._by_subject.get(("key", payer.key_id), ()),

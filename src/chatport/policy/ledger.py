@@ -21,7 +21,7 @@ import time
 from bisect import insort
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct, structs
@@ -36,6 +36,7 @@ from chatport.store.account import (
     Checkpoint,
     CountedBy,
     Ending,
+    Held,
     Hold,
     HoldAccount,
     HoldRow,
@@ -204,9 +205,13 @@ class Ledger:
     async def post(self, settlement: Settlement, then: Callable[[], None] = lambda: None) -> None:
         """Posts a request, even if the caller is cancelled. Raises StoreUnavailable; then it is tried again until the
         store takes it. `then` is called when it is there, or never will be."""
-        await self._post(settlement, then)
+        writing = self.journal.settle(settlement)
+        try:
+            await writing
+        finally:  # a caller who is cancelled hears of that when it is done
+            self._posted(settlement, then, writing)
 
-    def _post(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
+    def _post_again(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
         writing.add_done_callback(lambda done: self._posted(settlement, then, done))
         return writing
@@ -280,7 +285,7 @@ class Ledger:
         """Posts what the store did not take, and drops holds of requests that were never sent. Raises
         StoreUnavailable."""
         waiting, self._unposted = self._unposted, []
-        again = [self._post(settlement, then) for settlement, then in waiting]
+        again = [self._post_again(settlement, then) for settlement, then in waiting]
         faults = await asyncio.gather(*again, return_exceptions=True)
         for fault in faults:
             if isinstance(fault, StoreUnavailable):
@@ -348,18 +353,30 @@ def unsent(row: HoldRow, now_ms: int) -> Settlement:
     return settlement(row, Tokens(), now_ms, ending="refused", counted_by="estimate", error="503 service_unavailable")
 
 
-def settlement(
-    row: HoldRow, tokens: Tokens, now_ms: int, *, ending: Ending, counted_by: CountedBy, **record: Any
+def settlement(  # noqa: PLR0913  each is a column of it, by its name
+    row: HoldRow,
+    tokens: Tokens,
+    now_ms: int,
+    *,
+    ending: Ending,
+    counted_by: CountedBy,
+    error: str | None = None,
+    queue_ms: int = 0,
+    first_ms: int | None = None,
+    total_ms: int = 0,
 ) -> Settlement:
-    """A hold turned into a posting. `record`: further columns of it."""
+    """A hold turned into a posting."""
     account = row.account
     cost = 0 if account.rates is None else cost_pico(rates_of(account), tokens)
-    charge = min(charge_nano(cost, account.factor_ppm), MOST_NANO)
-    spent = tokens.prompt + tokens.completion
-    taken = tuple([structs.replace(held, amount=spent if held.unit == "token" else charge) for held in account.held])
-    over_hold = bool(taken) and any(
-        before.enforced and after.amount > before.amount for before, after in zip(account.held, taken, strict=True)
-    )
+    charge = _kept(charge_nano(cost, account.factor_ppm))
+    taken: tuple[Held, ...] = ()
+    over_hold = False
+    if held := account.held:
+        spent = tokens.prompt + tokens.completion
+        taken = tuple([structs.replace(each, amount=spent if each.unit == "token" else charge) for each in held])
+        over_hold = any(
+            before.enforced and after.amount > before.amount for before, after in zip(held, taken, strict=True)
+        )
     posting = PostingRow(  # by place: msgspec looks through all of its names for each that is given by name
         row.request_id,
         row.created_ms,
@@ -382,15 +399,25 @@ def settlement(
         tokens.audio_completion,
         counted_by,
         account.held_nano,
-        min(nano(cost), MOST_NANO),
+        _kept(nano(cost)),
         charge,
         account.price_id,
         account.factor_ppm,
         ending,
         over_hold,
-        **record,
+        error,
+        queue_ms,
+        first_ms,
+        total_ms,
     )
     return Settlement(posting=posting, taken=taken)
+
+
+def _kept(amount: int) -> int:
+    """Nano-dollars as they are posted."""
+    if amount > MOST_NANO:
+        return MOST_NANO
+    return amount
 
 
 def rates_of(account: HoldAccount) -> Rates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Final, Self
 
@@ -121,13 +121,16 @@ class Meter:
         RateLimited, AccessDenied, StoreUnavailable."""
         price = self._ledger.prices.at(going.model, self._began, going.listed)
         budgets = self._ledger.budgets.of(self._payer, going.model)
-        self._claims = tuple([self._claim(budget, price, going) for budget in budgets])
+        self._claims = tuple([self._claim(budget, price, going) for budget in budgets]) if budgets else ()
         self._enforced = bool(budgets) and any(claim.enforced for claim in self._claims)
         limit = going.bound.output_tokens
-        self._wanted = UNBOUNDED if limit is None else limit
-        slice_ = min(self._wanted, self._ledger.settings.slice_tokens * going.choices)
+        least, slice_ = going.choices, self._ledger.settings.slice_tokens * going.choices
+        if limit is None:
+            self._wanted = UNBOUNDED
+        else:
+            self._wanted, least, slice_ = limit, min(limit, least), min(limit, slice_)
         row = self._described(going, price, slice_)
-        await self._place(row, least=min(going.choices, self._wanted), most=slice_, patient=True)
+        await self._place(row, least=least, most=slice_, patient=True)
         self._going = going
         self._sent = self._ledger.clock()
         # A request without a limit gets one only where its end is near: upstreams refuse one that is beyond what they
@@ -195,17 +198,22 @@ class Meter:
             completion_tokens=0,
         )
 
-    async def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> None:
+    def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> Awaitable[None]:
         new = self._row is None
         hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted, patient=patient)
-        await self._ledger.place(hold, self._write)
+        return self._ledger.place(hold, self._write)
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
         upstream that has been asked need not wait so long to hear that nobody listens."""
         writing = self._writing = self._ledger.journal.hold(hold)
+        if hold.new:
+            try:
+                return await writing
+            finally:
+                self._written(hold, writing)
         writing.add_done_callback(lambda done: self._written(hold, done))
-        return await (writing if hold.new else asyncio.shield(writing))
+        return await asyncio.shield(writing)
 
     def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
         self._writing = None
@@ -293,8 +301,8 @@ class Meter:
     async def settle(self, usage: Usage) -> None:
         """The answer is whole, or cut: posts what it used, with what is kept of it. Raises StoreUnavailable; then it is
         posted later."""
-        guessed = self.cut or isinstance(usage, Estimate)
-        counted_by: CountedBy = "estimate" if guessed else self._counted_by
+        guessed = self.cut or type(usage) is Estimate
+        counted_by: CountedBy = "estimate" if guessed else self._counted_by()
         await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
 
     @property
@@ -320,7 +328,6 @@ class Meter:
         tokens = self.estimate
         return usage_of(tokens.prompt, tokens.completion)
 
-    @property
     def _counted_by(self) -> CountedBy:
         exact = self._going is not None and self._going.bound.counted_by in KNOWN_HERE
         return "tokenizer" if exact else "upstream"
@@ -386,7 +393,7 @@ class Meter:
 
 
 def _ms(start: float, end: float | None) -> int:
-    return 0 if end is None else max(0, round((end - start) * 1000))
+    return 0 if end is None or end <= start else round((end - start) * 1000)
 
 
 def _told(exc: BaseException | None) -> str | None:

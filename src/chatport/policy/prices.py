@@ -70,7 +70,7 @@ class Hours(TokenRates, frozen=True, kw_only=True, omit_defaults=True):
         return self.begins <= second < self.ends
 
 
-class Rates(TokenRates, frozen=True, kw_only=True, omit_defaults=True):
+class Rates(TokenRates, frozen=True, kw_only=True, omit_defaults=True, cache_hash=True):
     """What a model's tokens cost, and a request by itself, in pico-dollars."""
 
     request: int = 0
@@ -117,14 +117,23 @@ class Tokens(Struct, frozen=True, kw_only=True):
             completion=usage.completion_tokens,
             reasoning=completion.reasoning_tokens,
             audio_completion=completion.audio_tokens,
-        ).clamped
+        ).clamped()
 
-    @property
+    def is_plain(self) -> bool:
+        """Whether no token is of a kind of its own."""
+        return not (
+            self.cached
+            or self.cache_write
+            or self.audio_prompt
+            or self.image
+            or self.reasoning
+            or self.audio_completion
+        )
+
     def clamped(self) -> Self:
         """Without nonsense: nothing negative, and no more tokens of all kinds than there are. Where kinds say more,
         as cached audio does that is counted twice, the first in the order of the fields has them."""
-        kinds = self.cached, self.cache_write, self.audio_prompt, self.image, self.reasoning, self.audio_completion
-        if self.prompt >= 0 and self.completion >= 0 and not any(kinds):
+        if self.prompt >= 0 and self.completion >= 0 and self.is_plain():
             return self  # the ordinary case
         prompt, completion = max(0, self.prompt), max(0, self.completion)
         cached, cache_write, audio_prompt, image = _within(
@@ -145,23 +154,24 @@ class Tokens(Struct, frozen=True, kw_only=True):
 
 def cost_pico(rates: Rates, tokens: Tokens) -> int:
     """What the upstream charges, in pico-dollars."""
-    used = tokens.clamped
+    used = tokens.clamped()
     at = rates_at(rates, used.prompt)
-    prompt = _side(
-        used.prompt,
+    cost = used.prompt * at.prompt + used.completion * at.completion + rates.request
+    if used.is_plain():
+        return cost
+    prompt = _beyond(
         at.prompt,
         (used.cached, at.cached),
         (used.cache_write, at.cache_write),
         (used.audio_prompt, at.audio_prompt),
         (used.image, at.image),
     )
-    completion = _side(
-        used.completion,
+    completion = _beyond(
         at.completion,
         (used.reasoning, at.reasoning),
         (used.audio_completion, at.audio_completion),
     )
-    return prompt + completion + rates.request
+    return cost + prompt + completion
 
 
 def rates_at(rates: Rates, prompt: int) -> TokenRates:
@@ -212,13 +222,9 @@ def _within(whole: int, *parts: int) -> list[int]:
     return fitting
 
 
-def _side(count: int, plain: int, *kinds: tuple[int, int | None]) -> int:
-    """So many tokens at the plain rate, but for those of a kind that has its own."""
-    cost = plain * count
-    for number, rate in kinds:
-        if number and rate is not None:
-            cost += number * (rate - plain)
-    return cost
+def _beyond(plain: int, *kinds: tuple[int, int | None]) -> int:
+    """What tokens of a kind that has its own rate cost beyond the plain one."""
+    return sum([number * (rate - plain) for number, rate in kinds if rate is not None])
 
 
 # --- Which price holds ------------------------------------------------------------------------------------------------
@@ -270,13 +276,19 @@ class Prices:
         list, or a word without a slash that stands for several models of our own. `now`: Unix seconds.
         """
         said = _begun(self.known.get(model, ()), now, lists=False)
-        for name in _families(model):
-            said = said or _begun(self.known.get(name, ()), now, lists=False)
-        if said is None and listed is not None:
-            said = _begun(self.known.get(listed, ()), now, lists="/" in listed)
+        if said is None:
+            said = self._at_large(model, now, listed)
         if said is None or not said.rates.hours:
             return said
         return structs.replace(said, rates=rates_of_day(said.rates, now))
+
+    def _at_large(self, model: str, now: float, listed: str | None) -> Price | None:
+        """What is said of it under another name than its own: of a family, and then by a list."""
+        for name in _families(model):
+            said = _begun(self.known.get(name, ()), now, lists=False)
+            if said is not None:
+                return said
+        return None if listed is None else _begun(self.known.get(listed, ()), now, lists="/" in listed)
 
 
 def new_row(model: str, source: str, rates: Rates, now: float, effective_at: int = 0) -> PriceRow:

@@ -130,7 +130,7 @@ def told(record: Record | None, request_id: str) -> Story:
 def cost_lines(rates: Rates, tokens: Tokens, began: float) -> list[CostLine]:
     """What a cost is made of, by kind of token: together exactly what `cost_pico` says. `rates`: as they are kept;
     `began`: Unix seconds, since some prices go by the time of the day."""
-    used = tokens.clamped
+    used = tokens.clamped()
     holding = rates_of_day(rates, began)
     at = rates_at(holding, used.prompt)
     lines = [_line("request", 1, holding.request)] if holding.request else []

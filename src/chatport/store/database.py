@@ -86,6 +86,12 @@ def rows_of(connection: Connection, statement: str, parameters: Mapping[str, Any
     return connection.execute(text(statement), parameters).all()
 
 
+def counts_of(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> list[int]:
+    """How many rows a statement has changed or removed for each of these. SQLite alone; parameters: `?`."""
+    cursor = _sqlite(connection).cursor()
+    return [cursor.execute(statement, row).rowcount for row in rows]
+
+
 class Insertion:
     """Inserts rows whose columns are the fields of a struct, in their order. SQLite's driver takes them by place: it
     would look up every name of every row."""

@@ -7,7 +7,6 @@ has begun is carried through, whatever becomes of the caller.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -44,7 +43,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: list[Waiting] = []
         self._scheduled = False
         self._crowded = False
         """Whether the last transaction was of several."""
@@ -105,7 +104,7 @@ class Journal:
             _answer(batch, done.result)
             self._schedule()
             return
-        self._waiting.extendleft(reversed(batch))
+        self._waiting = batch + self._waiting
         self._begin()
 
     def _begin(self, apart: Sequence[Waiting] = ()) -> None:
@@ -147,7 +146,8 @@ class Journal:
             raise
 
     def _next_batch(self) -> list[Waiting]:
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), LARGEST_BATCH))]
+        batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+        return batch
 
     # --- Workers and what they leave ---------------------------------------------------------------------------------
 
@@ -194,7 +194,7 @@ class Journal:
 
 def _is_large(batch: Sequence[Waiting]) -> bool:
     """Whether there is more in it than numbers and names: what was said may be megabytes, and the loop would stand."""
-    return any(isinstance(write, Settlement) and write.also for write, _ in batch)
+    return any(type(write) is Settlement and write.also for write, _ in batch)
 
 
 def _writing(batch: Sequence[Waiting]) -> Work[list[Any]]:

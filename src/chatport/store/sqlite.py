@@ -80,6 +80,7 @@ class SqliteDatabase:
     @classmethod
     async def open(cls, path: Path, durability: Durability = "process") -> Self:
         """Opens the file, making it (readable by its owner alone) and its folder where they are missing."""
+        _bind_as_they_are()
         settings = (*WRITING, SYNCHRONOUS[durability])
         with driver_errors():
             await asyncio.to_thread(_create, path)
@@ -277,6 +278,15 @@ def _settle(future: asyncio.Future[Any], result: Any, fault: Exception | None) -
 
 def _driver(connection: Connection) -> sqlite3.Connection:
     return cast(sqlite3.Connection, connection.connection.driver_connection)
+
+
+def _bind_as_they_are() -> None:
+    """Tells the driver that None, bytes and booleans are bound as they are. Untold, it asks each of them, each time,
+    whether it can adapt itself, which costs more than storing it."""
+    known: dict[None, None] = {None: None}
+    sqlite3.register_adapter(type(None), known.__getitem__)  # gives back None, without a frame of Python's
+    sqlite3.register_adapter(bytes, bytes)
+    sqlite3.register_adapter(bool, int)
 
 
 def _create(path: Path) -> None:
