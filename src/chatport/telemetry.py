@@ -53,17 +53,17 @@ class Access(Struct, frozen=True, kw_only=True, gc=False):
     attempts: int = 0
     """Times that the request was sent to a model."""
 
-    def __str__(self) -> str:
+    def line(self) -> str:
+        """All of it but the time, in plain text."""
         model = "-" if self.model is None else _quoted(self.model)
+        upstream = "" if self.target is None else f" {_quoted(self.target)} {self.attempts}"
+        milliseconds = "%.1f" % self.ms  # noqa: UP031  half of what an f-string's format costs
         return (
-            f"{self.method} {_quoted(self.path)} {self.status} {self.ms:.1f}ms {self.request_id} "
-            f"{self.client or '-'} {self.key_id or '-'} {model}{self._upstream}"
+            f"{self.method} {_quoted(self.path)} {self.status} {milliseconds}ms {self.request_id} "
+            f"{self.client or '-'} {self.key_id or '-'} {model}{upstream}"
         )
 
-    @property
-    def _upstream(self) -> str:
-        """` target attempts`, where there was an upstream."""
-        return "" if self.target is None else f" {_quoted(self.target)} {self.attempts}"
+    __str__ = line
 
 
 def new_request_id() -> str:
@@ -159,7 +159,7 @@ class PlainLines(logging.Formatter):
 
     def request(self, at: float, access: Access) -> str:
         """The line of one."""
-        return f"{_time(at)} INFO {access}"
+        return f"{_time(at)} INFO {access.line()}"
 
     def format(self, record: logging.LogRecord) -> str:
         request_id = REQUEST_ID.get()
@@ -191,7 +191,7 @@ class JSONLines(logging.Formatter):
 
 def _time(at: float) -> str:
     second = int(at)
-    return f"{_second(second)}.{int((at - second) * 1000):03d}Z"
+    return "%s.%03dZ" % (_second(second), (at - second) * 1000)  # noqa: UP031  as above
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from chatport.delivery import as_api_error
 from chatport.telemetry import REQUEST_ID
@@ -85,14 +86,14 @@ class App:
         finally:
             exchange.log(cancelled=cancelled)
 
-    async def _answer(self, exchange: Exchange) -> None:
+    def _answer(self, exchange: Exchange) -> Awaitable[None]:
+        """Who answers, found by the checks before; not a coroutine itself, which each resume would walk through."""
         found = self._routes.find(exchange.raw_path)
         if found is None:
             raise self._routes.missing(exchange.method, exchange.raw_path)
         route, exchange.parameters = found
         if self._origins and is_preflight(exchange):
-            await answer_preflight(exchange, route.allowed)
-            return
+            return answer_preflight(exchange, route.allowed)
         handler = route.handler(exchange.method)
         if handler is None:
             raise MethodNotAllowed(exchange.method, route.allowed)
@@ -100,4 +101,4 @@ class App:
         if route.keyed:
             exchange.caller = self._site.services.keys.authenticate(exchange.header(b"authorization"), time.time())
             exchange.key_id = exchange.caller.key_id
-        await handler(exchange, self._site)
+        return handler(exchange, self._site)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Coroutine, Iterable
+from typing import Any
 
 import msgspec
 
@@ -61,7 +62,6 @@ class Exchange:
         """Whether the server ends this request; a cancellation says otherwise that the client has left."""
         return self._turn.cut
 
-    @property
     def milliseconds(self) -> float:
         """Since the request's head was read."""
         return (time.perf_counter() - self.received) * 1000
@@ -76,7 +76,7 @@ class Exchange:
     async def json_body(self, limit: int) -> bytes:
         """The body, which must call itself JSON and have at most `limit` bytes. Raises InvalidRequest, BodyTooLarge."""
         content_type = self.header(b"content-type")
-        if content_type is None or content_type.partition(";")[0].strip().lower() != "application/json":
+        if content_type != "application/json" and not _is_json(content_type):
             given = "none" if content_type is None else quote(content_type)
             raise InvalidRequest(
                 f"Unsupported Content-Type: expected 'application/json', but got {given}.",
@@ -103,7 +103,7 @@ class Exchange:
         if self.status == 0:
             headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
             if self.creates:
-                headers += [(b"openai-processing-ms", b"%d" % self.milliseconds), (b"openai-version", API_VERSION)]
+                headers += [(b"openai-processing-ms", b"%d" % self.milliseconds()), (b"openai-version", API_VERSION)]
             await self.reply(error.status, error.body(), [(b"content-type", JSON), *headers])
         elif self._streams:
             await self.data(sse.error_frame(error))
@@ -115,11 +115,13 @@ class Exchange:
         self.status = 200
         self._streams = (b"content-type", EVENT_STREAM) in headers
 
-    async def whole(self, headers: Headers, body: bytes) -> None:
-        """Sink: all of a reply at once."""
-        await self.reply(200, body, headers)
+    # The next two hand on the coroutine that does it: one of their own would be made for each frame.
 
-    def data(self, data: bytes) -> Awaitable[None]:
+    def whole(self, headers: Headers, body: bytes) -> Coroutine[Any, Any, None]:
+        """Sink: all of a reply at once."""
+        return self.reply(200, body, headers)
+
+    def data(self, data: bytes) -> Coroutine[Any, Any, None]:
         """Sink: one frame of a stream, or the whole body."""
         return self._turn.data(data)
 
@@ -139,7 +141,7 @@ class Exchange:
                 method=self.method,
                 path=self.raw_path[:SHOWN].decode("latin-1"),
                 status=cancelled or self.status,
-                ms=self.milliseconds,
+                ms=self.milliseconds(),
                 request_id=self.id,
                 client=self.client,
                 key_id=self.key_id,
@@ -148,3 +150,8 @@ class Exchange:
                 attempts=self.trail.attempts,
             )
         )
+
+
+def _is_json(content_type: str | None) -> bool:
+    """Whether this is JSON, in whatever case and with whatever parameters."""
+    return content_type is not None and content_type.partition(";")[0].strip().lower() == "application/json"

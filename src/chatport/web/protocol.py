@@ -66,6 +66,10 @@ class Reading(Enum):
     BODY = auto()
 
 
+NOTHING, HEAD, BODY = Reading
+# Bound once: `Reading.BODY` is a look-up through the class of all enums, and each header line asks.
+
+
 class Connection(HttpToolsProtocol):
     """One client's connection. Requests are answered in the order they came in, one at a time."""
 
@@ -84,7 +88,7 @@ class Connection(HttpToolsProtocol):
         self.drain_bytes = config.limits.drain_bytes
         self.deadline = inf
         """Loop time at which the client has been waited for long enough."""
-        self._reading = Reading.NOTHING
+        self._reading = NOTHING
         self._deaf = False
         """Whatever else arrives is thrown away unread."""
         self._last = False
@@ -157,7 +161,7 @@ class Connection(HttpToolsProtocol):
             raise stopping()
         if len(self._waiting) >= MAX_WAITING:
             raise InvalidRequest(f"More than {MAX_WAITING} requests wait for their turn on this connection.")
-        self._reading = Reading.HEAD
+        self._reading = HEAD
         self._wait(self.limits.header_seconds)
         self.url = b""
         self._headers = {}
@@ -176,7 +180,7 @@ class Connection(HttpToolsProtocol):
         self._lines_left -= 1
         if self._head_left < 0 or self._lines_left < 0:
             raise self._head_too_large()
-        if self._reading is Reading.BODY:
+        if self._reading is BODY:
             return  # a trailer: counted, but nothing that is decided already may hang on it
         name, value = name.lower(), value.rstrip(b" \t")
         if name in self._headers:
@@ -193,7 +197,7 @@ class Connection(HttpToolsProtocol):
         if self._surplus:
             raise Unavailable("Too many connections to this server.", retry_after=SURPLUS_RETRY)
         turn = Turn(self, self._read_head())
-        self._reading = Reading.BODY
+        self._reading = BODY
         self._wait(self.limits.body_seconds)
         self._incoming = turn
         self._drained = self._unparsed = 0
@@ -223,7 +227,7 @@ class Connection(HttpToolsProtocol):
         if self._upgrading:
             return
         self._unparsed = 0
-        self._reading = Reading.NOTHING
+        self._reading = NOTHING
         turn, self._incoming = self._incoming, None
         if turn is not None:
             turn.body_ended()
@@ -264,7 +268,7 @@ class Connection(HttpToolsProtocol):
             self._start(self._waiting.popleft())
         elif self._refusal is not None:
             self._send_refusal(self._refusal)
-        elif self._reading is Reading.NOTHING:
+        elif self._reading is NOTHING:
             self._wait(self.limits.idle_seconds)
 
     def _parsing_ended(self, exc: httptools.HttpParserError) -> None:
@@ -325,9 +329,9 @@ class Connection(HttpToolsProtocol):
 
     def _end(self) -> None:
         """Closes. While the client may still be sending, only our side of it: see above."""
-        quiet = self._reading is Reading.NOTHING and not self._deaf
+        quiet = self._reading is NOTHING and not self._deaf
         self._deaf = self._last = True
-        self._reading = Reading.NOTHING
+        self._reading = NOTHING
         if quiet or not self.transport.can_write_eof():
             self.transport.close()
             self._wait(self.limits.stall_seconds)
@@ -376,9 +380,9 @@ class Connection(HttpToolsProtocol):
         self.deadline = inf
         if self.transport.is_closing() or self._last:
             self.transport.abort()
-        elif self._reading is Reading.HEAD:
+        elif self._reading is HEAD:
             self._refuse(InvalidRequest(f"The request's head took over {self.limits.header_seconds:g} s to arrive."))
-        elif self._reading is Reading.BODY:
+        elif self._reading is BODY:
             self._refuse(InvalidRequest(f"The request's body took over {self.limits.body_seconds:g} s to arrive."))
         else:
             self.transport.close()
