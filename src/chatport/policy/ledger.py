@@ -20,6 +20,7 @@ import logging
 import time
 from bisect import insort
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -213,7 +214,7 @@ class Ledger:
 
     def _post_again(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
-        writing.add_done_callback(lambda done: self._posted(settlement, then, done))
+        writing.add_done_callback(partial(self._posted, settlement, then))
         return writing
 
     def _posted(self, settlement: Settlement, then: Callable[[], None], done: asyncio.Future[bool]) -> None:

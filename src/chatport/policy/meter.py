@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -212,7 +213,7 @@ class Meter:
                 return await writing
             finally:
                 self._written(hold, writing)
-        writing.add_done_callback(lambda done: self._written(hold, done))
+        writing.add_done_callback(partial(self._written, hold))
         return await asyncio.shield(writing)
 
     def _written(self, hold: Hold, done: asyncio.Future[Answer]) -> None:
@@ -298,12 +299,12 @@ class Meter:
 
     # --- Its end -----------------------------------------------------------------------------------------------------
 
-    async def settle(self, usage: Usage) -> None:
+    def settle(self, usage: Usage) -> Awaitable[None]:
         """The answer is whole, or cut: posts what it used, with what is kept of it. Raises StoreUnavailable; then it is
         posted later."""
         guessed = self.cut or type(usage) is Estimate
         counted_by: CountedBy = "estimate" if guessed else self._counted_by()
-        await self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
+        return self._post(Tokens.of(usage), "cut" if self.cut else "complete", counted_by, None)
 
     @property
     def estimate(self) -> Tokens:
@@ -398,6 +399,6 @@ def _ms(start: float, end: float | None) -> int:
 
 def _told(exc: BaseException | None) -> str | None:
     """The status and code that the client was told."""
-    if isinstance(exc, ApiError):
-        return f"{exc.status} {exc.code or exc.type}"
-    return None if exc is None or isinstance(exc, asyncio.CancelledError) else "500 api_error"
+    if exc is None or isinstance(exc, asyncio.CancelledError):
+        return None
+    return f"{exc.status} {exc.code or exc.type}" if isinstance(exc, ApiError) else "500 api_error"

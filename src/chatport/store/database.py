@@ -122,4 +122,4 @@ class Insertion:
 
 
 def _sqlite(connection: Connection) -> sqlite3.Connection:
-    return cast("sqlite3.Connection", connection.connection.driver_connection)
+    return cast("sqlite3.Connection", connection.connection.dbapi_connection)
