@@ -69,11 +69,13 @@ class _Books:
         self._balances = _load(connection, _places(writes, claims, self._ended.values()))
         self._placed: list[Sequence[Any]] = []
         self._posted: list[Sequence[Any]] = []
+        self._entries: list[dict[str, Any]] = []
 
     def write(self) -> list[Any]:
         answers = [self._answer(write) for write in self._writes]
         self._place()
         INSERT_POSTING.run(self._connection, self._posted)
+        run_many(self._connection, INSERT_ENTRY, self._entries)
         changed = [
             {
                 "budget_id": place[0],
@@ -162,11 +164,10 @@ class _Books:
 
     def _post_to_budgets(self, settlement: Settlement) -> None:
         sequence = INSERT_POSTING.numbered(self._connection, _columns(settlement.posting), "sequence")
-        entries = [
+        self._entries += [
             {"budget_id": taken.budget_id, "period": taken.period, "sequence": sequence, "amount": taken.amount}
             for taken in settlement.taken
         ]
-        run_many(self._connection, INSERT_ENTRY, entries)
         granted = settlement.posting.kind == "grant"
         self._move(settlement.taken, posted=not granted, granted=granted)
 

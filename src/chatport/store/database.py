@@ -112,13 +112,12 @@ class Insertion:
             connection.execute(text(self.by_name), [dict(zip(self._names, row, strict=True)) for row in rows])
 
     def numbered(self, connection: Connection, row: Sequence[Any], column: str) -> int:
-        """Inserts one; returns the number that the database gave it, in this column."""
+        """Inserts one; returns the number that the database gave it, in this column: on SQLite its INTEGER PRIMARY KEY,
+        which the driver knows without RETURNING."""
         if connection.dialect.name == "sqlite":
-            found = _sqlite(connection).execute(f"{self.by_place} RETURNING {column}", row).fetchone()
-        else:
-            named = dict(zip(self._names, row, strict=True))
-            found = connection.execute(text(f"{self.by_name} RETURNING {column}"), named).one()
-        return int(found[0])
+            return cast("int", _sqlite(connection).execute(self.by_place, row).lastrowid)
+        named = dict(zip(self._names, row, strict=True))
+        return int(connection.execute(text(f"{self.by_name} RETURNING {column}"), named).scalar_one())
 
 
 def _sqlite(connection: Connection) -> sqlite3.Connection:
