@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import re
 import secrets
 import string
@@ -107,9 +108,9 @@ class Keys:
         key = _bearer(authorization)
         if key is None:
             raise InvalidKey(NO_KEY)
-        # Found by its digest: how long that takes tells nothing of any key.
-        found = self._by_digest.get(_digest(key))
-        if found is None:
+        digest = _digest(key)
+        found = self._by_digest.get(digest)
+        if found is None or not hmac.compare_digest(found[0].digest, digest):
             raise InvalidKey(f"Invalid API key provided{_masked(key)}.")
         row, caller = found
         if row.revoked_at is not None:
