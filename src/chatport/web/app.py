@@ -77,7 +77,7 @@ class App:
             await self._answer(exchange)
         except asyncio.CancelledError:
             cancelled = CLIENT_LEFT
-            if exchange.cut_short:
+            if exchange.cut_short():
                 cancelled = Unavailable.status
                 await exchange.fail(stopping())
             raise

@@ -21,6 +21,6 @@ async def create(exchange: Exchange, site: Site) -> None:
         idempotency_key=exchange.header(b"idempotency-key"),
         received=exchange.received,
         trail=exchange.trail,
-        stopped=lambda: exchange.cut_short,
+        stopped=exchange.cut_short,
     )
     await site.services.pipeline.run(call, exchange)

@@ -28,7 +28,8 @@ _encoder = msgspec.json.Encoder()
 class Exchange:
     """A request being answered. Every reply carries `x-request-id`, and what `extra` holds when its head leaves.
 
-    Also the pipeline's Sink: `head`, `data`, `end`.
+    Also the pipeline's Sink: `head`, `data`, `end`. What only the turn has to wait for is handed on as the turn's
+    coroutine: one of our own would be made for each reply and each frame.
     """
 
     caller: Caller
@@ -51,13 +52,10 @@ class Exchange:
         self.model: str | None = None
         self.trail = Trail()
         """What the pipeline did to answer."""
-        self.status = 0
-        """Of the reply whose head has left; 0 before that."""
         self._streams = False
-        """The head of an event stream has left, its end has not."""
+        """The reply is an event stream."""
         self._turn = turn
 
-    @property
     def cut_short(self) -> bool:
         """Whether the server ends this request; a cancellation says otherwise that the client has left."""
         return self._turn.cut
@@ -73,7 +71,7 @@ class Exchange:
         value = self._turn.request.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
-    async def json_body(self, limit: int) -> bytes:
+    def json_body(self, limit: int) -> Coroutine[Any, Any, bytes]:
         """The body, which must call itself JSON and have at most `limit` bytes. Raises InvalidRequest, BodyTooLarge."""
         content_type = self.header(b"content-type")
         if content_type != "application/json" and not _is_json(content_type):
@@ -85,14 +83,13 @@ class Exchange:
         encoding = self.header(b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
             raise InvalidRequest(f"Unsupported Content-Encoding: {quote(encoding)}. Send the body as it is.")
-        return await self._turn.body(limit)
+        return self._turn.body(limit)
 
     # --- The reply ---------------------------------------------------------------------------------------------------
 
-    async def reply(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def reply(self, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> Coroutine[Any, Any, None]:
         """A whole reply."""
-        await self._turn.reply(status, self._headed(headers), body)
-        self.status = status
+        return self._turn.reply(status, self._headed(headers), body)
 
     async def reply_json(self, value: object, status: int = 200) -> None:
         """A whole reply: the value as JSON."""
@@ -100,22 +97,19 @@ class Exchange:
 
     async def fail(self, error: ApiError) -> None:
         """The error as the reply, or as the end of the stream that has begun; any other reply stays cut short."""
-        if self.status == 0:
+        if self._turn.status == 0:
             headers = [(name.encode(), value.encode("latin-1", "replace")) for name, value in error.headers.items()]
             if self.creates:
                 headers += [(b"openai-processing-ms", b"%d" % self.milliseconds()), (b"openai-version", API_VERSION)]
             await self.reply(error.status, error.body(), [(b"content-type", JSON), *headers])
-        elif self._streams:
+        elif self._streams and not self._turn.complete:
             await self.data(sse.error_frame(error))
             await self.end()
 
-    async def head(self, headers: Headers) -> None:
+    def head(self, headers: Headers) -> Coroutine[Any, Any, None]:
         """Sink: status 200 and these headers."""
-        await self._turn.head(200, self._headed(headers))
-        self.status = 200
         self._streams = (b"content-type", EVENT_STREAM) in headers
-
-    # The next two hand on the coroutine that does it: one of their own would be made for each frame.
+        return self._turn.head(200, self._headed(headers))
 
     def whole(self, headers: Headers, body: bytes) -> Coroutine[Any, Any, None]:
         """Sink: all of a reply at once."""
@@ -125,10 +119,9 @@ class Exchange:
         """Sink: one frame of a stream, or the whole body."""
         return self._turn.data(data)
 
-    async def end(self) -> None:
+    def end(self) -> Coroutine[Any, Any, None]:
         """Sink: nothing follows."""
-        await self._turn.end()
-        self._streams = False
+        return self._turn.end()
 
     def _headed(self, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
         """What this reply's head says, beside what every one does."""
@@ -140,7 +133,7 @@ class Exchange:
             Access(
                 method=self.method,
                 path=self.raw_path[:SHOWN].decode("latin-1"),
-                status=cancelled or self.status,
+                status=cancelled or self._turn.status,
                 ms=self.milliseconds(),
                 request_id=self.id,
                 client=self.client,

@@ -52,6 +52,9 @@ SURPLUS_RETRY = 1.0
 UPGRADING = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """Headers by which a client asks for another protocol."""
 
+HASH = ord("#")
+"""A number, for the reason told in `turn.py`."""
+
 STALL_BYTES = 16 * 1024
 """What a client must take of a waiting reply within `stall_seconds`: some 270 bytes a second."""
 
@@ -231,7 +234,10 @@ class Connection(HttpToolsProtocol):
         turn, self._incoming = self._incoming, None
         if turn is not None:
             turn.body_ended()
-        self._wait(inf if self._running is not None else self.limits.idle_seconds)
+        if self._running is None:
+            self._wait(self.limits.idle_seconds)
+        else:
+            self.deadline = inf
 
     def _head_too_large(self) -> ApiError:
         if self._lines_left < 0:
@@ -253,9 +259,7 @@ class Connection(HttpToolsProtocol):
 
     def _start(self, turn: Turn) -> None:
         self._running = turn
-        task = turn.start(self.application)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        turn.start(self.application)
 
     def turn_over(self, turn: Turn) -> None:
         """The reply is whole: the next turn, the refusal that waits, the end, or silence."""
@@ -395,7 +399,7 @@ def request_target(url: bytes, method: str) -> tuple[bytes, bytes]:
     """Path, still percent-encoded, and query of a request line. Raises InvalidRequest where there is no path."""
     if method == "CONNECT":
         raise InvalidRequest("Invalid HTTP request: this server is no proxy.")
-    if url.startswith(b"/") and b"#" not in url:
+    if url.startswith(b"/") and HASH not in url:
         path, _, query = url.partition(b"?")
         return path, query
     try:
@@ -413,7 +417,8 @@ def body_framing(headers: dict[bytes, bytes], version: str) -> tuple[int | None,
     """
     if version == "1.1" and b"host" not in headers:
         raise InvalidRequest("Invalid HTTP request: the Host header is missing.")
-    continues = version == "1.1" and b"100-continue" in headers.get(b"expect", b"").lower()
+    expected = headers.get(b"expect")
+    continues = expected is not None and version == "1.1" and b"100-continue" in expected.lower()
     coding = headers.get(b"transfer-encoding")
     if coding is None:
         return int(headers.get(b"content-length", 0)), continues
