@@ -73,16 +73,18 @@ class Exchange:
 
     def json_body(self, limit: int) -> Coroutine[Any, Any, bytes]:
         """The body, which must call itself JSON and have at most `limit` bytes. Raises InvalidRequest, BodyTooLarge."""
-        content_type = self.header(b"content-type")
-        if content_type != "application/json" and not _is_json(content_type):
-            given = "none" if content_type is None else quote(content_type)
+        headers = self._turn.request.headers
+        content_type = headers.get(b"content-type")
+        if content_type != JSON and not _is_json(content_type):
+            given = "none" if content_type is None else quote(content_type.decode("latin-1"))
             raise InvalidRequest(
                 f"Unsupported Content-Type: expected 'application/json', but got {given}.",
                 code="unsupported_content_type",
             )
-        encoding = self.header(b"content-encoding")
-        if encoding is not None and encoding.lower() != "identity":
-            raise InvalidRequest(f"Unsupported Content-Encoding: {quote(encoding)}. Send the body as it is.")
+        encoding = headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            given = quote(encoding.decode("latin-1"))
+            raise InvalidRequest(f"Unsupported Content-Encoding: {given}. Send the body as it is.")
         return self._turn.body(limit)
 
     # --- The reply ---------------------------------------------------------------------------------------------------
@@ -145,6 +147,7 @@ class Exchange:
         )
 
 
-def _is_json(content_type: str | None) -> bool:
+def _is_json(content_type: bytes | None) -> bool:
     """Whether this is JSON, in whatever case and with whatever parameters."""
-    return content_type is not None and content_type.partition(";")[0].strip().lower() == "application/json"
+    text = (content_type or b"").decode("latin-1")
+    return text.partition(";")[0].strip().lower() == "application/json"

@@ -249,7 +249,7 @@ class Connection(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise InvalidRequest(f"Invalid HTTP request: version {version}. HTTP/1.1 and 1.0 are spoken here.")
-        method = self._method.decode("ascii")
+        method = self._method.decode()
         path, query = request_target(self.url, method)
         length, awaits_continue = body_framing(self._headers, version)
         keep_alive = version == "1.1" and self.parser.should_keep_alive()
