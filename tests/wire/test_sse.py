@@ -81,6 +81,23 @@ def test_events_at_every_split(stream: bytes, events: list[bytes]) -> None:
         assert decode(stream[:split], b"", stream[split:]) == events
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([b"data: a\n\n", b"data: b: c\n\n"], id="one after the other"),
+        pytest.param([b"data: a\rdata: b\n\n"], id="a CR inside"),
+        pytest.param([b"data: a\r\n\n"], id="a CR at the end of the line"),
+        pytest.param([b"data: a\r\n\r", b"\ndata: b\n\n"], id="CRLF that was split"),
+        pytest.param([b"data:a\n\n", b"data: \n\n", b"data\n\n"], id="without space or value"),
+        pytest.param([b"dataset: a\n\n", b"id: data: a\n\n", b": data: a\n\n"], id="none"),
+        pytest.param([b"data: a\n", b"data: b\n\n"], id="the end of a longer one"),
+        pytest.param([b"event: x\nda", b"data: b\n\n", b"data: c\n\n"], id="the end of a line"),
+    ],
+)
+def test_events_that_arrive_alone_are_read_as_any_others(pieces: list[bytes]) -> None:
+    assert decode(b":\n\n", *pieces) == decode(b":\n\n" + b"".join(pieces) + b":")
+
+
 LINES = st.lists(
     st.sampled_from(
         [b"data: ", b"data:", b"data", b":", b"event: x", b"a", b" ", b"\n", b"\r", b"\r\n", b"\n\n", b"\xef\xbb\xbf"]
@@ -118,6 +135,8 @@ def test_a_larger_event_is_refused_whatever_the_split(stream: bytes, size: int) 
     pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
     with pytest.raises(InternalError, match="more than 64 bytes"):
         decode(*pieces, max_frame=64)
+    with pytest.raises(InternalError, match="more than 64 bytes"):
+        decode(b"\n", stream + b"\n\n", max_frame=64)
 
 
 def test_comments_without_end_are_not_kept() -> None:

@@ -406,13 +406,13 @@ class MetadataUpdate(Struct, frozen=True, forbid_unknown_fields=True):
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
 
-class TopLogprob(Struct, frozen=True):
+class TopLogprob(Struct, frozen=True, gc=False):
     token: str
     logprob: float
     bytes: list[int] | None
 
 
-class TokenLogprob(Struct, frozen=True):
+class TokenLogprob(Struct, frozen=True, gc=False):
     """One sampled token; `logprob` <= 0, `bytes` its UTF-8, which joined over all items equal the content's."""
 
     token: str
@@ -421,12 +421,12 @@ class TokenLogprob(Struct, frozen=True):
     top_logprobs: list[TopLogprob] = []
 
 
-class Logprobs(Struct, frozen=True):
+class Logprobs(Struct, frozen=True, gc=False):
     content: list[TokenLogprob] | None
     refusal: list[TokenLogprob] | None = None
 
 
-class PromptTokensDetails(Struct, frozen=True, omit_defaults=False):
+class PromptTokensDetails(Struct, frozen=True, omit_defaults=False, gc=False):
     """Newer counts are there only where the model's server says them."""
 
     cached_tokens: int = 0
@@ -436,7 +436,7 @@ class PromptTokensDetails(Struct, frozen=True, omit_defaults=False):
     cache_write_tokens: int | UnsetType = UNSET
 
 
-class CompletionTokensDetails(Struct, frozen=True):
+class CompletionTokensDetails(Struct, frozen=True, gc=False):
     reasoning_tokens: int = 0
     audio_tokens: int = 0
     accepted_prediction_tokens: int = 0
@@ -444,7 +444,7 @@ class CompletionTokensDetails(Struct, frozen=True):
     text_tokens: int | UnsetType = UNSET
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Tokens: the prompt once whatever `n` is, the completion over all choices."""
 
     prompt_tokens: int
@@ -454,7 +454,7 @@ class Usage(Struct, frozen=True):
     completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
 
-class ResponseMessage(Struct, frozen=True, kw_only=True):
+class ResponseMessage(Struct, frozen=True, kw_only=True, gc=False):
     """`choices[].message`: content, refusal and annotations always there, the rest only when the model gave it."""
 
     role: Literal["assistant"] = "assistant"
@@ -467,14 +467,14 @@ class ResponseMessage(Struct, frozen=True, kw_only=True):
     audio: Raw | UnsetType = UNSET
 
 
-class Choice(Struct, frozen=True, kw_only=True):
+class Choice(Struct, frozen=True, kw_only=True, gc=False):
     index: int
     message: ResponseMessage
     logprobs: Logprobs | None = None
     finish_reason: FinishReason
 
 
-class ChatCompletion(Struct, frozen=True, kw_only=True):
+class ChatCompletion(Struct, frozen=True, kw_only=True, gc=False):
     """The reply of a request that does not stream; also what is stored (§14)."""
 
     id: str
@@ -491,17 +491,17 @@ class ChatCompletion(Struct, frozen=True, kw_only=True):
 # --- Chunks of a streamed answer (§10) -------------------------------------------------------------------------------
 
 
-class FunctionDelta(Struct, frozen=True, omit_defaults=True):
+class FunctionDelta(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
 
 
-class CustomDelta(Struct, frozen=True, omit_defaults=True):
+class CustomDelta(Struct, frozen=True, omit_defaults=True, gc=False):
     name: str | UnsetType = UNSET
     input: str | UnsetType = UNSET
 
 
-class ToolCallDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class ToolCallDelta(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A piece of a call: id, type and name come with the first one of its index, text with the later ones."""
 
     index: int
@@ -511,7 +511,7 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     custom: CustomDelta | UnsetType = UNSET
 
 
-class AudioDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class AudioDelta(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     """A piece of a spoken answer: `data` is base64, its transcript comes in pieces of its own."""
 
     id: str | UnsetType = UNSET
@@ -520,7 +520,7 @@ class AudioDelta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     expires_at: int | UnsetType = UNSET
 
 
-class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
+class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     refusal: str | UnsetType | None = UNSET
@@ -531,14 +531,14 @@ class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True):
     annotations: list[Raw] | UnsetType = UNSET
 
 
-class ChunkChoice(Struct, frozen=True, kw_only=True):
+class ChunkChoice(Struct, frozen=True, kw_only=True, gc=False):
     index: int
     delta: Delta
     logprobs: Logprobs | None = None
     finish_reason: FinishReason | None = None
 
 
-class ChatChunk(Struct, frozen=True, kw_only=True):
+class ChatChunk(Struct, frozen=True, kw_only=True, gc=False):
     """One frame of a stream. `usage`: absent unless the client asked for it, then null in all but the last (§10, 8)."""
 
     id: str

@@ -133,7 +133,7 @@ class StreamNormaliser:
     ) -> None:
         self.usage: Usage | None = None
         self._envelope = envelope
-        self._choices = [_ChoiceGrammar(index) for index in range(choices)]
+        self._choices = {index: _ChoiceGrammar(index) for index in range(choices)}
         self._include_usage = include_usage
         self._obfuscate = include_obfuscation
         self._chunk_usage: UnsetType | None = None if include_usage else UNSET
@@ -141,7 +141,7 @@ class StreamNormaliser:
     @property
     def ended(self) -> bool:
         """Whether every choice has come to its end: nothing but the usage follows."""
-        return all(choice.state is State.DONE for choice in self._choices)
+        return all(choice.state is State.DONE for choice in self._choices.values())
 
     def push(self, chunk: ChatChunk) -> list[ChatChunk]:
         """What the client gets for this chunk: often one, none while there is nothing to say."""
@@ -149,8 +149,10 @@ class StreamNormaliser:
             self.usage = chunk.usage
         told: list[ChatChunk] = []
         for choice in chunk.choices:
-            grammar = self._grammar(choice.index)
-            if grammar.lets_through(choice):
+            grammar = self._choices.get(choice.index)
+            if grammar is None:
+                raise self._unasked(choice.index)
+            if grammar.state is _ANSWERING and _is_plain_text(choice):  # more of a running answer goes out as it is
                 told.append(self._chunk([choice], self._chunk_usage))
             else:
                 told += [self._chunk([said], self._chunk_usage) for said in grammar.push(choice)]
@@ -158,7 +160,7 @@ class StreamNormaliser:
 
     def finish(self) -> list[ChatChunk]:
         """The end of the answer. Raises InternalError when a choice never ended, or the usage was never said."""
-        for choice in self._choices:
+        for choice in self._choices.values():
             if choice.state is not State.DONE:
                 raise InternalError(CUT_SHORT)
         if not self._include_usage:
@@ -172,15 +174,13 @@ class StreamNormaliser:
         self.usage = usage
         return [
             self._chunk([said], self._chunk_usage)
-            for choice in self._choices
+            for choice in self._choices.values()
             if choice.state is not State.DONE
             for said in choice.push(ChunkChoice(index=choice.index, delta=_END_OF_DELTA, finish_reason="length"))
         ]
 
-    def _grammar(self, index: int) -> _ChoiceGrammar:
-        if not 0 <= index < len(self._choices):
-            raise InternalError(f"The model answered with a choice {index}; {len(self._choices)} were asked for.")
-        return self._choices[index]
+    def _unasked(self, index: int) -> InternalError:
+        return InternalError(f"The model answered with a choice {index}; {len(self._choices)} were asked for.")
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | UnsetType | None) -> ChatChunk:
         same = self._envelope
@@ -213,10 +213,6 @@ class _ChoiceGrammar:
         self._call_at: dict[int, _Call] = {}  # by the backend's index, which may have gaps or repeat
         self._call_ids: set[str] = set()
         self._function_call: _Call | None = None
-
-    def lets_through(self, choice: ChunkChoice) -> bool:
-        """Whether this is more text of a running answer: it may go out as it is, and most chunks are that."""
-        return self.state is _ANSWERING and _is_plain_text(choice)
 
     def push(self, choice: ChunkChoice) -> Iterator[ChunkChoice]:
         """What the client is told, in the order of the grammar."""
@@ -296,7 +292,7 @@ class _ChoiceGrammar:
 
 
 def _is_plain_text(choice: ChunkChoice) -> bool:
-    """Whether the choice is text and nothing else."""
+    """Whether the choice is text and nothing else: most are."""
     delta = choice.delta
     if choice.finish_reason is not None or not delta.content:
         return False

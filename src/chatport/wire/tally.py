@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, json
 
-from chatport.wire.chat import AudioDelta, ChatChunk, Usage
+from chatport.wire.chat import AudioDelta, ChatChunk, Delta, Usage
 
 BYTES_PER_TOKEN = 4
 """Of an estimate, as in English. A bound never divides: Chinese has fewer."""
@@ -37,20 +37,24 @@ class Tally:
     def add(self, chunk: ChatChunk) -> None:
         for choice in chunk.choices:
             delta = choice.delta
-            size = 0
-            for text in (delta.content, delta.reasoning_content, delta.refusal):
-                if text:
-                    size += len(text) if text.isascii() else len(text.encode())
-            if delta.audio:
-                size += self._spoken(delta.audio)
-            if delta.tool_calls or delta.function_call:
-                size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
-                self.bound += CALL_TOKENS
+            text = delta.content
+            size = 0 if not text else len(text) if text.isascii() else len(text.encode())
+            if delta.reasoning_content or delta.refusal or delta.audio or delta.tool_calls or delta.function_call:
+                size += self._beside_content(delta)
             if size:
                 self.pieces += 1
                 self.size += size
             if size or delta.role is UNSET:
                 self.bound += size + 1
+
+    def _beside_content(self, delta: Delta) -> int:
+        size = len((delta.reasoning_content or "").encode()) + len((delta.refusal or "").encode())
+        if delta.audio:
+            size += self._spoken(delta.audio)
+        if delta.tool_calls or delta.function_call:
+            size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
+            self.bound += CALL_TOKENS
+        return size
 
     def _spoken(self, audio: AudioDelta) -> int:
         """What it counts for, in bytes of text: nobody's tokens of sound are as short as its bytes."""

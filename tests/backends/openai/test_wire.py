@@ -22,6 +22,7 @@ from chatport.backends.openai.reply import (
     usage_of,
 )
 from chatport.policy.prices import Rates, TokenRates, Tokens, cost_pico, most
+from chatport.wire.errors import UpstreamFailed
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import Estimate
 from support.backend_suite import ask
@@ -119,6 +120,25 @@ def streamed(*deltas: str) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = json.loads(msgspec.json.encode(sent + grammar.finish()))
     check_stream(told)
     return told
+
+
+HI = '"content":"Hi"'
+
+
+def test_what_was_said_before_a_fault_goes_out_before_it() -> None:
+    reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
+    chunks = reader.feed(f"data: {delta(HI, NONE)}\n\ndata: garbage\n\n".encode())
+    assert next(chunks).choices[0].delta.content == "Hi"
+    with pytest.raises(UpstreamFailed):
+        next(chunks)
+
+
+def test_nothing_is_read_behind_the_end() -> None:
+    reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
+    (chunk,) = reader.feed(f"data: {delta(HI, STOP)}\n\ndata: [DONE]\n\ndata: garbage\n\n".encode())
+    assert chunk.choices[0].finish_reason == "stop"
+    assert reader.done
+    assert reader.finished
 
 
 def test_audio_and_annotations_are_streamed_as_they_came() -> None:

@@ -61,7 +61,7 @@ class _Surplus(Exception):
 
 class Connection(asyncio.Protocol):
     """A connection and, while it is lent, the answer on it: `more` until there is a `status`, then `header`, and
-    `read` or `body`."""
+    `take` or `body`."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -170,13 +170,18 @@ class Connection(asyncio.Protocol):
         """A header of the answer, `name` in lower case; the first of several."""
         return next((value for given, value in self._headers if given.lower() == name), None)
 
-    async def read(self) -> bytes:
-        """What has arrived of the body and nobody took yet; waits for some; empty at its end. Raises Fault."""
-        while not self._pieces:
-            if self.complete:
-                return b""
-            await self.more()
-        return self._take()
+    def take(self) -> bytes:
+        """What has arrived of the body and nobody took yet: perhaps nothing, then there is `more` unless `complete`."""
+        if not self._pieces:
+            return b""
+        data = b"".join(self._pieces)  # of one piece, that is the piece itself
+        self._pieces.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            self.deadline = self._loop.time() + self._between
+            self.transport.resume_reading()
+        return data
 
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises TooLarge for one of more than `limit` bytes, or another Fault."""
@@ -185,7 +190,7 @@ class Connection(asyncio.Protocol):
             size += self._buffered
             if size > limit:
                 raise TooLarge(f"an answer of more than {limit} bytes")
-            pieces.append(self._take())
+            pieces.append(self.take())
             if self.complete:
                 return b"".join(pieces)
             await self.more()
@@ -198,16 +203,6 @@ class Connection(asyncio.Protocol):
     def finish(self) -> None:
         """Nothing more is wanted of this answer, which ended well: its connection may be kept when the end is there."""
         self._finished = True
-
-    def _take(self) -> bytes:
-        data = b"".join(self._pieces)  # of one piece, that is the piece itself
-        self._pieces.clear()
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            self.deadline = self._loop.time() + self._between
-            self.transport.resume_reading()
-        return data
 
     def _wake(self) -> None:
         if self._lingering is not None and (self.complete or self._fault is not None):

@@ -186,11 +186,16 @@ class OpenAIBackend:
         asked = self._asked(target, request.model)
         reader = StreamReader(asked, request.choices, bound, self._settings.limits, whole=whole)
         try:
-            while not reader.done and (data := await answer.read()):
-                for chunk in reader.feed(data):
-                    yield chunk
-                if reader.finished:
-                    answer.hurry(AFTER_FINISH)
+            while not reader.done:
+                if data := answer.take():
+                    for chunk in reader.feed(data):
+                        yield chunk
+                    if reader.finished:
+                        answer.hurry(AFTER_FINISH)
+                elif answer.complete:
+                    break
+                else:
+                    await answer.more()
             answer.finish()
         except Fault as exc:
             if not reader.finished:

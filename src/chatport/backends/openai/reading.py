@@ -61,12 +61,12 @@ class StreamReader:
             raise UpstreamFailed("The model's upstream does not stop talking.")
         if self._whole is not None:
             self._whole.append(data)
-            return
-        for event in self._decoder.feed(data):
-            if event == DONE:
-                self.done = True
-                return
-            yield self._chunk(event)
+            return iter(())
+        events = self._decoder.feed(data)
+        if DONE in events:
+            self.done = True
+            events = events[: events.index(DONE)]
+        return map(self._chunk, events)  # not all at once: what was said before a fault goes out before it
 
     def end(self) -> Iterator[ChatChunk]:
         """What is left when nothing more comes: the usage is estimated where the upstream did not say it."""

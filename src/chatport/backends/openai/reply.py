@@ -49,7 +49,7 @@ NO_ANSWER = "The model's upstream sent something that is no answer."
 FEWER_CHOICES = "The model's upstream made fewer choices than were asked for."
 
 
-class SaidPart(Struct, frozen=True):
+class SaidPart(Struct, frozen=True, gc=False):
     """A part of a content that is an array, as some send it."""
 
     type: str | None = None
@@ -58,17 +58,17 @@ class SaidPart(Struct, frozen=True):
     """Mistral's place for what was thought."""
 
 
-class SaidFunction(Struct, frozen=True):
+class SaidFunction(Struct, frozen=True, gc=False):
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
 
 
-class SaidCustom(Struct, frozen=True):
+class SaidCustom(Struct, frozen=True, gc=False):
     name: str | None = None
     input: str | None = None
 
 
-class SaidCall(Struct, frozen=True):
+class SaidCall(Struct, frozen=True, gc=False):
     index: int | None = None
     id: str | None = None
     type: str | None = None
@@ -76,7 +76,7 @@ class SaidCall(Struct, frozen=True):
     custom: SaidCustom | None = None
 
 
-class Said(Struct, frozen=True):
+class Said(Struct, frozen=True, gc=False):
     """A message, or a piece of one."""
 
     content: str | list[SaidPart] | None = None
@@ -88,10 +88,12 @@ class Said(Struct, frozen=True):
     annotations: Raw = NULL
     audio: Raw = NULL
 
-    def only_text(self) -> bool:
-        """Whether it is text, thoughts included, and nothing else: nearly always."""
+    def only_content(self) -> bool:
+        """Whether it is content and nothing else: nearly always."""
         return (
-            self.tool_calls is None
+            self.reasoning_content is None
+            and self.reasoning is None
+            and self.tool_calls is None
             and self.function_call is None
             and self.refusal is None
             and self.annotations is NULL
@@ -99,32 +101,32 @@ class Said(Struct, frozen=True):
         )
 
 
-class SaidAudio(Struct, frozen=True):
+class SaidAudio(Struct, frozen=True, gc=False):
     id: str | None = None
     data: str | None = None
     transcript: str | None = None
     expires_at: int | None = None
 
 
-class SaidTop(Struct, frozen=True):
+class SaidTop(Struct, frozen=True, gc=False):
     token: str
     logprob: float
     bytes: list[int] | None = None
 
 
-class SaidToken(Struct, frozen=True):
+class SaidToken(Struct, frozen=True, gc=False):
     token: str
     logprob: float
     bytes: list[int] | None = None
     top_logprobs: list[SaidTop] | None = None
 
 
-class SaidLogprobs(Struct, frozen=True):
+class SaidLogprobs(Struct, frozen=True, gc=False):
     content: list[SaidToken] | None = None
     refusal: list[SaidToken] | None = None
 
 
-class SaidPromptDetails(Struct, frozen=True):
+class SaidPromptDetails(Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
     audio_tokens: int | None = None
     text_tokens: int | None = None
@@ -136,7 +138,7 @@ class SaidPromptDetails(Struct, frozen=True):
     """DashScope's."""
 
 
-class SaidCompletionDetails(Struct, frozen=True):
+class SaidCompletionDetails(Struct, frozen=True, gc=False):
     reasoning_tokens: int | None = None
     audio_tokens: int | None = None
     accepted_prediction_tokens: int | None = None
@@ -144,7 +146,7 @@ class SaidCompletionDetails(Struct, frozen=True):
     text_tokens: int | None = None
 
 
-class SaidUsage(Struct, frozen=True):
+class SaidUsage(Struct, frozen=True, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
@@ -159,7 +161,7 @@ class SaidUsage(Struct, frozen=True):
     cache_creation_input_tokens: int | None = None
 
 
-class SaidChoice(Struct, frozen=True):
+class SaidChoice(Struct, frozen=True, gc=False):
     index: int | None = None
     delta: Said | None = None
     message: Said | None = None
@@ -169,11 +171,11 @@ class SaidChoice(Struct, frozen=True):
     """Moonshot's place in a stream."""
 
 
-class SaidStatus(Struct, frozen=True):
+class SaidStatus(Struct, frozen=True, gc=False):
     status_code: int | None = None
 
 
-class Piece(Struct, frozen=True):
+class Piece(Struct, frozen=True, gc=False):
     """One chunk of a stream, or a whole reply."""
 
     choices: list[SaidChoice] | None = None
@@ -213,15 +215,17 @@ def read_piece(data: bytes) -> Piece:
 
 def chunk_of(piece: Piece) -> ChatChunk:
     """The piece as a chunk of ours; its envelope is left empty, that is the normaliser's business."""
-    said = piece.choices or ()
-    usage = piece.usage
-    if usage is None and len(said) == 1:
-        usage = said[0].usage
+    said, usage = piece.choices or (), piece.usage
+    if len(said) == 1:
+        choices = [_chunk_choice(said[0])]
+        usage = usage or said[0].usage
+    else:
+        choices = [_chunk_choice(choice) for choice in said]
     return ChatChunk(
         id="",
         created=0,
         model="",
-        choices=[_chunk_choice(choice) for choice in said],
+        choices=choices,
         system_fingerprint="",
         usage=usage_of(usage) if usage is not None else None,
     )
@@ -241,17 +245,16 @@ _NOTHING = Delta()
 
 
 def _delta(said: Said) -> Delta:
-    if said.only_text():
-        reasoning = _reasoning(said)
-        text = _text(said.content)
-        return Delta(content=text) if reasoning is None else Delta(content=text, reasoning_content=reasoning)
+    content = said.content
+    if type(content) is str and said.only_content():
+        return Delta(content=content)
     return Delta(
-        content=_text(said.content),
+        content=_text(content),
         refusal=said.refusal,
         reasoning_content=_reasoning(said) or UNSET,
         tool_calls=[_call_delta(at, call) for at, call in enumerate(said.tool_calls)] if said.tool_calls else UNSET,
         function_call=_function_delta(said.function_call) if said.function_call else UNSET,
-        audio=_audio_delta(said.audio),
+        audio=_audio_delta(said.audio) if said.audio is not NULL else UNSET,
         annotations=_annotations(said.annotations) or UNSET,
     )
 
@@ -292,6 +295,8 @@ def _audio_delta(given: Raw) -> AudioDelta | UnsetType:
 
 def _annotations(given: Raw) -> list[Raw]:
     """Those that are objects."""
+    if given is NULL:
+        return []
     try:
         items = _decode_list(given) or []
     except _BROKEN:
@@ -382,11 +387,15 @@ def completion_of(piece: Piece, choices: int, bound: Bound) -> ChatCompletion:
     said = piece.choices or []
     if len(said) < choices:
         raise UpstreamFailed(FEWER_CHOICES if said else NO_ANSWER)
+    if len(said) == 1:
+        answers = [_choice(0, said[0])]
+    else:
+        answers = [_choice(index, choice) for index, choice in enumerate(_ordered(said)[:choices])]
     return ChatCompletion(
         id="",
         created=0,
         model="",
-        choices=[_choice(index, choice) for index, choice in enumerate(_ordered(said)[:choices])],
+        choices=answers,
         usage=(usage_of(piece.usage) if piece.usage is not None else None) or _estimated(piece, bound),
         system_fingerprint="",
         service_tier=piece.service_tier or "default",
@@ -401,8 +410,6 @@ def _estimated(piece: Piece, bound: Bound) -> Usage:
 
 def _ordered(said: list[SaidChoice]) -> list[SaidChoice]:
     """By index where each has its own; otherwise as they came."""
-    if len(said) == 1:
-        return said
     indexes = [choice.index for choice in said if choice.index is not None]
     if len({*indexes}) < len(said):
         return said
@@ -418,9 +425,10 @@ def _choice(index: int, choice: SaidChoice) -> Choice:
 
 
 def _message(said: Said) -> ResponseMessage:
-    content = _text(said.content) or ""
-    if said.only_text():
-        return ResponseMessage(content=content, reasoning_content=_reasoning(said) or UNSET)
+    content = said.content
+    if type(content) is str and said.only_content():
+        return ResponseMessage(content=content)
+    content = _text(content) or ""
     audio = None if said.audio is NULL else _object(said.audio)
     instead = said.tool_calls or said.function_call or said.refusal or audio
     return ResponseMessage(
