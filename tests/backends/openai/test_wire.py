@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from chatport.backends.openai.reply import (
     usage_of,
 )
 from chatport.policy.prices import Rates, TokenRates, Tokens, cost_pico, most
+from chatport.wire.chat import ChatChunk
 from chatport.wire.errors import UpstreamFailed
 from chatport.wire.stream import Envelope, StreamNormaliser
 from chatport.wire.tally import Estimate
@@ -75,6 +77,10 @@ TOLD: dict[str, Told] = {
 }
 
 
+def chunks(reader: StreamReader, data: bytes) -> Iterator[ChatChunk]:
+    return (reader.chunk(event) for event in reader.feed(data))
+
+
 @pytest.mark.parametrize("size", [1, 17, 100_000])
 @pytest.mark.parametrize("name", CASES)
 def test_a_stream_is_what_it_was_and_correct(name: str, size: int) -> None:
@@ -83,7 +89,7 @@ def test_a_stream_is_what_it_was_and_correct(name: str, size: int) -> None:
     grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=True)
     sent = []
     for at in range(0, len(data), size):
-        for chunk in reader.feed(data[at : at + size]):
+        for chunk in chunks(reader, data[at : at + size]):
             sent += grammar.push(chunk)
     for chunk in reader.end():
         sent += grammar.push(chunk)
@@ -116,7 +122,7 @@ def streamed(*deltas: str) -> list[dict[str, Any]]:
     frames = "".join(f"data: {delta(each, NONE)}\n\n" for each in deltas) + f"data: {delta('', STOP)}\n\n"
     reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
     grammar = StreamNormaliser(Envelope("chatcmpl-1", 1, "near", "fp_1"), 1, include_usage=False)
-    sent = [said for chunk in reader.feed(frames.encode()) for said in grammar.push(chunk)]
+    sent = [said for chunk in chunks(reader, frames.encode()) for said in grammar.push(chunk)]
     told: list[dict[str, Any]] = json.loads(msgspec.json.encode(sent + grammar.finish()))
     check_stream(told)
     return told
@@ -127,15 +133,15 @@ HI = '"content":"Hi"'
 
 def test_what_was_said_before_a_fault_goes_out_before_it() -> None:
     reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
-    chunks = reader.feed(f"data: {delta(HI, NONE)}\n\ndata: garbage\n\n".encode())
-    assert next(chunks).choices[0].delta.content == "Hi"
+    said = chunks(reader, f"data: {delta(HI, NONE)}\n\ndata: garbage\n\n".encode())
+    assert next(said).choices[0].delta.content == "Hi"
     with pytest.raises(UpstreamFailed):
-        next(chunks)
+        next(said)
 
 
 def test_nothing_is_read_behind_the_end() -> None:
     reader = StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=False)
-    (chunk,) = reader.feed(f"data: {delta(HI, STOP)}\n\ndata: [DONE]\n\ndata: garbage\n\n".encode())
+    (chunk,) = chunks(reader, f"data: {delta(HI, STOP)}\n\ndata: [DONE]\n\ndata: garbage\n\n".encode())
     assert chunk.choices[0].finish_reason == "stop"
     assert reader.done
     assert reader.finished
@@ -167,7 +173,7 @@ def test_what_a_raw_object_holds_is_written_anew() -> None:
     """A stream's frame is one line of UTF-8, whatever an upstream sends as its whole answer instead."""
     reply = b'{"choices":[{"message":{"content":"Hi","annotations":[{\n"a":1}, {"b":"\xff"}]},"finish_reason":"stop"}]}'
     (chunk, _) = [
-        *(reader := StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=True)).feed(reply),
+        *chunks(reader := StreamReader(ASKED, 1, bound_of(REQUEST), ReadLimits(), whole=True), reply),
         *reader.end(),
     ]
     assert chunk.choices[0].delta.annotations == [msgspec.Raw(b'{"a":1}')]
@@ -254,7 +260,7 @@ def test_a_usage_that_is_not_said_or_absurd_is_estimated_and_known_as_an_estimat
     ]
     reader = StreamReader(ASKED, 1, bound, ReadLimits(), whole=False)
     sent = "".join(f"data: {frame}\n\n" for frame in frames)
-    streamed = [*reader.feed(sent.encode()), *reader.end()][-1].usage
+    streamed = [*chunks(reader, sent.encode()), *reader.end()][-1].usage
     expected = Estimate(
         prompt_tokens=bound.prompt_tokens // 4, completion_tokens=3, total_tokens=bound.prompt_tokens // 4 + 3
     )

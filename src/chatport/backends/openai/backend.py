@@ -188,8 +188,8 @@ class OpenAIBackend:
         try:
             while not reader.done:
                 if data := answer.take():
-                    for chunk in reader.feed(data):
-                        yield chunk
+                    for event in reader.feed(data):
+                        yield reader.chunk(event)
                     if reader.finished:
                         answer.hurry(AFTER_FINISH)
                 elif answer.complete:

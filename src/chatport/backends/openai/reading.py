@@ -54,29 +54,31 @@ class StreamReader:
         self._decoder = SSEDecoder(limits.frame)
         self._whole: list[bytes] | None = [] if whole else None
 
-    def feed(self, data: bytes) -> Iterator[ChatChunk]:
-        """The chunks that end in these bytes. Raises ApiError for an error, for garbage, and over a limit."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that end in these bytes, each to be read by `chunk`. Raises UpstreamFailed over a limit."""
         self._left -= len(data)
         if self._left < 0:
             raise UpstreamFailed("The model's upstream does not stop talking.")
         if self._whole is not None:
             self._whole.append(data)
-            return iter(())
+            return []
         events = self._decoder.feed(data)
         if DONE in events:
             self.done = True
             events = events[: events.index(DONE)]
-        return map(self._chunk, events)  # not all at once: what was said before a fault goes out before it
+        return events
 
     def end(self) -> Iterator[ChatChunk]:
         """What is left when nothing more comes: the usage is estimated where the upstream did not say it."""
         if self._whole:
-            yield self._chunk(b"".join(self._whole))
+            yield self.chunk(b"".join(self._whole))
         if not self._counted:
             usage = estimated(self._tally, self._bound)
             yield ChatChunk(id="", created=0, model="", choices=[], system_fingerprint="", usage=usage)
 
-    def _chunk(self, data: bytes) -> ChatChunk:
+    def chunk(self, data: bytes) -> ChatChunk:
+        """What one event says. Raises ApiError for an error, and for garbage. (One at a time: what was said before a
+        fault goes out before it.)"""
         chunk = chunk_of(read(data, self._asked))
         self._tally.add(chunk)
         if chunk.usage:

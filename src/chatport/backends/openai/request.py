@@ -25,7 +25,7 @@ def upstream_body(
 ) -> bytes:
     """The JSON for one upstream. `extra_body`: fields that win over the client's."""
     changed = edits(request, model, quirks)
-    if isinstance(request, GivenRequest):
+    if type(request) is GivenRequest:  # where `isinstance` says no, it costs ten times as much
         fields: dict[str, Any] = {**request.given, **changed}
         return _encode({name: value for name, value in {**fields, **(extra_body or {})}.items() if value is not None})
     body = _encode(structs.replace(request, **changed) if changed else request)
