@@ -23,7 +23,7 @@ from chatport.policy.extras import refuse_unknown, request_for
 from chatport.policy.features import refuse_unsupported
 from chatport.policy.limits import Admission, need_of
 from chatport.policy.meter import Going, Meter
-from chatport.policy.routing import Routing, wait_before
+from chatport.policy.routing import Routing, Standing, wait_before
 from chatport.targets import Bound, Target
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest, Usage
 from chatport.wire.errors import ApiError, InternalError, InvalidRequest, RetryLater, Unavailable, UpstreamFailed
@@ -177,7 +177,7 @@ class Attempts:
             try:
                 answer = await route.backend.complete(route.target, route.request, route.bound)
             except ApiError as error:
-                self._failed(journey, route, error)
+                self._failed(journey, route, standing, error)
             else:
                 standing.succeeded()
                 return route, answer
@@ -199,13 +199,13 @@ class Attempts:
                     grammar = grammar_of(route)
                     first = await first_chunks(grammar, chunks)
                 except ApiError as error:
-                    self._failed(journey, route, error)
+                    self._failed(journey, route, standing, error)
                     continue
                 standing.succeeded()
                 try:
                     yield Answer(route, grammar, first, chunks)
                 except ApiError as error:
-                    self._routing.standing(route.target).failed(error, self._clock())
+                    standing.failed(error, self._clock())
                     raise
                 return
 
@@ -274,9 +274,9 @@ class Attempts:
         room = model.attempts - journey.call.trail.attempts
         journey.places, journey.again = journey.again[:room], []
 
-    def _failed(self, journey: Journey, route: Route, error: ApiError) -> None:
+    def _failed(self, journey: Journey, route: Route, standing: Standing, error: ApiError) -> None:
         """Notes a failure. Raises it when it is the client's."""
-        self._routing.standing(route.target).failed(error, self._clock())
+        standing.failed(error, self._clock())
         journey.meter.failed(error)
         if isinstance(error, InvalidRequest):
             raise error
@@ -306,9 +306,11 @@ async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChu
         if last or (short and not grammar.ended and not await meter.extend()):
             break
         try:
-            piece = grammar.push(await anext(rest))
+            raw = await anext(rest)
         except StopAsyncIteration:
             piece, last = grammar.finish(), True
+        else:
+            piece = grammar.push(raw)
     if meter.cut:
         for chunk in grammar.cut(meter.used):
             yield chunk

@@ -117,13 +117,11 @@ class Pipeline:
         if not self.limits.empty:
             call.trail.admission = await self.limits.admit(subjects(call, journey.model.id), time.monotonic())
         try:
-            if call.request.stream:
-                await self._stream(call, journey, sink)
-            else:
-                await self._complete(call, journey, sink)
-        except BaseException:
-            async with journey.meter:  # Only here, where it has something to do: a reply that went well has settled.
-                raise
+            async with journey.meter:
+                if call.request.stream:
+                    await self._stream(call, journey, sink)
+                else:
+                    await self._complete(call, journey, sink)
         finally:
             if call.trail.admission is not None:
                 await call.trail.admission.end(journey.meter.spent, time.monotonic())
@@ -167,7 +165,7 @@ class Pipeline:
             keepalive=self.pace.keepalive,
             keep=0 if journey.meter.kept.claim is None else LARGEST_REPLY,
         )
-        async with journey.meter, delivery:  # which must know of an end that was told in the stream, too
+        async with delivery:
             try:
                 await self._push(call, journey, delivery)
             except Exception as exc:  # noqa: BLE001  the last chance to tell the client, in whatever form is left

@@ -51,3 +51,7 @@ def test_a_completion_is_stored_where_its_client_wants_that_and_it_is_whole() ->
     assert one.works() == ()
     one.answer(ANSWER)
     assert len(one.works()) == 1
+
+
+def test_what_is_kept_is_not_said_by_its_repr() -> None:
+    assert "Hi" not in repr(kept(Keeping(contents=True)))

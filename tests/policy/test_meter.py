@@ -10,7 +10,7 @@ from msgspec import structs
 
 from chatport.policy.keeping import Keeping
 from chatport.policy.keys import Caller
-from chatport.policy.ledger import Ledger
+from chatport.policy.ledger import Ledger, unsent
 from chatport.policy.meter import Going, Meter
 from chatport.policy.prices import Price, Rates
 from chatport.store import Store
@@ -461,6 +461,31 @@ async def test_a_retry_that_is_cancelled_as_it_begins_loses_nothing() -> None:
     await world.ledger.close()
     [posting] = await world.postings()
     assert (posting.ending, posting.completion_tokens) == ("complete", 7)
+    assert await rows(world.store, "holds") == []
+
+
+async def test_who_is_thrown_away_while_he_waits_loses_nothing() -> None:
+    """A coroutine that is closed, as a garbage collector does: nobody hears of it, and what was asked of the store is
+    known all the same when it has answered."""
+    world = World()
+
+    def fail() -> None:
+        raise StoreUnavailable("gone")
+
+    one = world.meter()
+    covering = one.cover(going())
+    covering.send(None)
+    covering.close()
+    await written()
+    await one.cover(going(attempt=2))  # it knows of the hold: this one changes it
+    world.database.before = fail
+    settling = world.ledger.post(unsent(one._row, 1))  # type: ignore[arg-type]
+    settling.send(None)
+    settling.close()
+    await written()
+    world.database.before = lambda: None
+    await world.ledger.retry()
+    assert len(await world.postings()) == 1
     assert await rows(world.store, "holds") == []
 
 

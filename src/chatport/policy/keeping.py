@@ -33,6 +33,10 @@ class Kept(Struct):
     _stored: Work[None] | None = None
     _reply: Replay | None = None
 
+    def __repr__(self) -> str:
+        """Nothing of what is kept: it belongs in no log."""
+        return "Kept()"
+
     @property
     def wants_answer(self) -> bool:
         """Whether the whole answer is kept: a stream is then to be put together."""

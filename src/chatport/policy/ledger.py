@@ -209,8 +209,11 @@ class Ledger:
         writing = self.journal.settle(settlement)
         try:
             await writing
-        finally:  # a caller who is cancelled hears of that when it is done
-            self._posted(settlement, then, writing)
+        finally:  # a caller who is cancelled hears of that when it is done; one who is thrown away does not wait
+            if writing.done():
+                self._posted(settlement, then, writing)
+            else:
+                writing.add_done_callback(partial(self._posted, settlement, then))
 
     def _post_again(self, settlement: Settlement, then: Callable[[], None]) -> asyncio.Future[bool]:
         writing = self.journal.settle(settlement)
@@ -369,7 +372,7 @@ def settlement(  # noqa: PLR0913  each is a column of it, by its name
     """A hold turned into a posting."""
     account = row.account
     cost = 0 if account.rates is None else cost_pico(rates_of(account), tokens)
-    charge = _kept(charge_nano(cost, account.factor_ppm))
+    charge = _capped(charge_nano(cost, account.factor_ppm))
     taken: tuple[Held, ...] = ()
     over_hold = False
     if held := account.held:
@@ -400,7 +403,7 @@ def settlement(  # noqa: PLR0913  each is a column of it, by its name
         tokens.audio_completion,
         counted_by,
         account.held_nano,
-        _kept(nano(cost)),
+        _capped(nano(cost)),
         charge,
         account.price_id,
         account.factor_ppm,
@@ -414,7 +417,7 @@ def settlement(  # noqa: PLR0913  each is a column of it, by its name
     return Settlement(posting=posting, taken=taken)
 
 
-def _kept(amount: int) -> int:
+def _capped(amount: int) -> int:
     """Nano-dollars as they are posted."""
     if amount > MOST_NANO:
         return MOST_NANO

@@ -165,7 +165,7 @@ class Limits:
     async def admit(self, who: Subjects, now: float) -> Admission:
         """Charges one request, and a place until the admission is released. `now`: seconds of a clock that does not go
         back. Raises RateLimited, and then nothing is charged."""
-        if not self._found:
+        if self.empty:
             return self._unlimited
         plan = self._plan(who)
         found = await self._take_all(plan, who.key_id, now)
@@ -174,7 +174,7 @@ class Limits:
     async def admit_also(self, admission: Admission, model: str, tokens: int, now: float) -> None:
         """Charges a request for another model that is to answer it, and the tokens that it can need: for those of that
         one's limits that it has not met yet. Raises RateLimited, and then nothing of them is charged."""
-        if not self._found or admission.who is None:
+        if self.empty or admission.who is None:
             return
         met = {part.draw.name for part in admission.parts}
         wanted = self._plan(structs.replace(admission.who, model=model)).parts
@@ -201,7 +201,7 @@ class Limits:
 
     async def look(self, who: Subjects, now: float) -> Admission:
         """An admission that took nothing, to tell of the limits: of a request that costs nothing."""
-        if not self._found:
+        if self.empty:
             return self._unlimited
         plan = self._plan(who)
         return Admission(self, plan, await self._counters.peek(plan.draws, now), range(len(plan.parts)))

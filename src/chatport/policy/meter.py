@@ -212,7 +212,10 @@ class Meter:
             try:
                 return await writing
             finally:
-                self._written(hold, writing)
+                if writing.done():
+                    self._written(hold, writing)
+                else:
+                    writing.add_done_callback(partial(self._written, hold))
         writing.add_done_callback(partial(self._written, hold))
         return await asyncio.shield(writing)
 

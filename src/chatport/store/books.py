@@ -169,7 +169,7 @@ class _Books:
             for taken in settlement.taken
         ]
         granted = settlement.posting.kind == "grant"
-        self._move(settlement.taken, posted=not granted, granted=granted)
+        self._move(settlement.taken, posted=int(not granted), granted=int(granted))
 
     def _move(self, amounts: Iterable[Held], *, posted: int = 0, held: int = 0, granted: int = 0) -> None:
         for each in amounts:

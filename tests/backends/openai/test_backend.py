@@ -16,6 +16,7 @@ from chatport.backends.http.connection import Timeouts
 from chatport.backends.http.dial import Origin
 from chatport.backends.http.pool import PoolLimits, Pools
 from chatport.backends.openai import OpenAIBackend, OpenAISettings, ReadLimits
+from chatport.backends.openai.request import upstream_body
 from chatport.providers import Quirk
 from chatport.targets import Target
 from chatport.telemetry import REQUEST_ID
@@ -123,6 +124,12 @@ async def test_a_stream_is_asked_for_whether_or_not_the_client_wants_one(pools: 
         assert [(asked.json["stream"], asked.json["stream_options"]) for asked in server.asked] == [
             (True, {"include_usage": True})
         ] * 2
+
+
+def test_the_model_is_named_in_our_spelling_whatever_else_goes_as_it_was_given() -> None:
+    spelt = "".join(f"\\u{ord(letter):04x}" for letter in TARGET.model)
+    given = as_given(structs.replace(ask("hi"), model=TARGET.model), b'{"model": "%b", "x": 1.50}' % spelt.encode())
+    assert upstream_body(given, TARGET.model, frozenset()) == b'{"model":"%b","x":1.50}' % TARGET.model.encode()
 
 
 async def test_a_limit_of_ours_wins_over_the_field_as_it_was_given(pools: Pools) -> None:

@@ -26,7 +26,7 @@ def upstream_body(
     """The JSON for one upstream. `extra_body`: fields that win over the client's."""
     changed = edits(request, model, quirks)
     if type(request) is GivenRequest:  # where `isinstance` says no, it costs ten times as much
-        fields: dict[str, Any] = {**request.given, **changed}
+        fields: dict[str, Any] = {**request.given, "model": model, **changed}
         return _encode({name: value for name, value in {**fields, **(extra_body or {})}.items() if value is not None})
     body = _encode(structs.replace(request, **changed) if changed else request)
     return _encode({**_fields(body), **extra_body}) if extra_body else body
