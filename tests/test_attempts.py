@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from functools import partial
 from typing import Any
 
 import pytest
@@ -90,7 +91,8 @@ class World:
             _, answer = await self.attempts.complete(journey)
             return str(answer.choices[0].message.content), call.trail
         said = ""
-        async with self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answered:
+        grammar_of = partial(stream_grammar, "req_1", request=call.request)
+        async with self.attempts.stream(journey, grammar_of) as answered:
             async for chunk in metered_chunks(journey.meter, answered):
                 said += "".join(str(choice.delta.content or "") for choice in chunk.choices)
         return said, call.trail
@@ -213,7 +215,7 @@ async def test_a_fallback_answers_under_its_own_name() -> None:
     route, _ = await world.attempts.complete(
         world.attempts.plan(world.catalog.find(call.request, CALLER), call, meter())
     )
-    assert envelope(route).model == "other"
+    assert envelope("req_1", route).model == "other"
 
 
 async def test_a_fallback_answers_within_its_own_limits() -> None:
@@ -337,7 +339,7 @@ async def test_a_target_costs_what_its_entry_in_a_list_of_prices_says(stream: bo
     call = world.call()
     journey = world.attempts.plan(priced, call, one)
     if stream:
-        async with world.attempts.stream(journey, lambda route: stream_grammar(route, call.request)):
+        async with world.attempts.stream(journey, lambda route: stream_grammar("req_1", route, call.request)):
             pass
     else:
         await world.attempts.complete(journey)

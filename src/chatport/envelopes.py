@@ -8,7 +8,6 @@ from msgspec import structs
 
 from chatport.attempts import Route
 from chatport.delivery import EVENT_STREAM, STREAM_HEADERS, Headers
-from chatport.ids import fresh
 from chatport.wire.chat import ChatCompletion, ChatRequest
 from chatport.wire.stream import Envelope, StreamNormaliser
 
@@ -20,29 +19,27 @@ REPLAYED = (b"x-chatport-replayed", b"true")
 """On a reply that an Idempotency-Key brought back: it cost nothing."""
 
 
-def envelope(route: Route) -> Envelope:
-    """What every chunk of one answer, or its completion, carries: made here, whatever the backend said."""
+def envelope(request_id: str, route: Route) -> Envelope:
+    """What every chunk of one answer, or its completion, carries: made here, whatever the backend said. The answer's id
+    ends as its request's does, so that either leads to the other."""
     return Envelope(
-        id=fresh("chatcmpl-"),
-        created=int(time.time()),
-        model=route.model.id,
-        system_fingerprint=route.target.fingerprint,
+        "chatcmpl-" + request_id.removeprefix("req_"), int(time.time()), route.model.id, route.target.fingerprint
     )
 
 
-def stream_grammar(route: Route, request: ChatRequest) -> StreamNormaliser:
+def stream_grammar(request_id: str, route: Route, request: ChatRequest) -> StreamNormaliser:
     options = request.stream_options
     return StreamNormaliser(
-        envelope(route),
+        envelope(request_id, route),
         request.choices,
         include_usage=request.include_usage,
         include_obfuscation=bool(options and options.include_obfuscation),
     )
 
 
-def in_envelope(answer: ChatCompletion, route: Route) -> ChatCompletion:
+def in_envelope(answer: ChatCompletion, request_id: str, route: Route) -> ChatCompletion:
     """The backend's completion under our own id, time and names."""
-    outer = envelope(route)
+    outer = envelope(request_id, route)
     return structs.replace(
         answer,
         id=outer.id,

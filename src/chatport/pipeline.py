@@ -131,7 +131,7 @@ class Pipeline:
             route, answer = await self._collected(call, journey)
         else:
             route, answer = await self.attempts.complete(journey)
-        completion = in_envelope(answer, route)
+        completion = in_envelope(answer, call.id, route)
         if call.request.store:
             completion = structs.replace(completion, metadata=call.request.metadata)
         body = json.encode(completion)
@@ -150,7 +150,7 @@ class Pipeline:
         """The answer as a whole, collected from a stream so that the account can cut it."""
         whole = Aggregator()
         async with (
-            self.attempts.stream(journey, lambda route: stream_grammar(route, call.request)) as answer,
+            self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, call.request)) as answer,
             aclosing(metered_chunks(journey.meter, answer)) as chunks,
         ):
             async for chunk in chunks:
@@ -179,7 +179,7 @@ class Pipeline:
         request, kept = call.request, journey.meter.kept
         whole = Aggregator() if kept.wants_answer else None
         async with (
-            self.attempts.stream(journey, lambda route: stream_grammar(route, request)) as answer,
+            self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, request)) as answer,
             aclosing(metered_chunks(journey.meter, answer)) as chunks,
         ):
             async for chunk in chunks:

@@ -26,6 +26,10 @@ class TestAReply:
     def test_its_ids_differ(self, api: Api) -> None:
         assert len({api.completion()["id"] for _ in range(5)}) == 5
 
+    def test_its_id_leads_to_its_request(self, api: Api) -> None:
+        for reply in (api.post({}), api.post({"stream": True})):
+            assert reply.headers["x-request-id"].replace("req_", '"id":"chatcmpl-') in reply.text
+
     def test_the_fingerprint_is_stable(self, api: Api) -> None:
         assert api.completion()["system_fingerprint"] == api.completion()["system_fingerprint"]
         assert api.completion(model="poem")["system_fingerprint"] != api.completion()["system_fingerprint"]

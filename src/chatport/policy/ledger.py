@@ -127,14 +127,14 @@ class Ledger:
         """Has a hold written where every budget has room for it; a patient one when it has: first come, first served.
         Raises QuotaExhausted where what is posted leaves too little, RateLimited where others' holds take it (for too
         long), Unavailable when the hold that was to be changed is not there any more."""
-        if not hold.patient or not hold.claims:
-            self._accept(await write(hold))
+        if not hold.patient:
+            self.accept(await write(hold))
             return
         ticket = _Ticket({claim.place for claim in hold.claims if claim.enforced}, next(self._arrivals))
         if not any(other.places & ticket.places for other in self._line):
             answer = await write(hold)
             if not isinstance(answer, NoRoom) or answer.exhausted:
-                self._accept(answer)
+                self.accept(answer)
                 return
         await self._in_line(hold, ticket, write)
 
@@ -151,7 +151,7 @@ class Ledger:
                     continue
                 answer = await write(hold)
                 if not isinstance(answer, NoRoom) or answer.exhausted:
-                    self._accept(answer)
+                    self.accept(answer)
                     return
                 refusal = answer
                 await ticket.wait(min(left, WAKE_EVERY))
@@ -159,7 +159,7 @@ class Ledger:
                 # It was its turn, and its time is over: it takes what there is.
                 answer = await write(structs.replace(hold, patient=False))
                 if not isinstance(answer, NoRoom) or answer.exhausted:
-                    self._accept(answer)
+                    self.accept(answer)
                     return
         finally:
             self._line.remove(ticket)
@@ -184,7 +184,8 @@ class Ledger:
             if places <= ahead:
                 return
 
-    def _accept(self, answer: Answer) -> None:
+    def accept(self, answer: Answer) -> None:
+        """Raises what refuses a hold; see `place`."""
         match answer:
             case Placed():
                 pass

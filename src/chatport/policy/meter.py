@@ -199,10 +199,13 @@ class Meter:
             completion_tokens=0,
         )
 
-    def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> Awaitable[None]:
+    async def _place(self, row: HoldRow, *, least: int, most: int, patient: bool) -> None:
         new = self._row is None
         hold = Hold(row=row, new=new, claims=self._claims, least=least, most=most, wanted=self._wanted, patient=patient)
-        return self._ledger.place(hold, self._write)
+        if hold.claims:
+            await self._ledger.place(hold, self._write)
+        else:  # nobody has to be waited for
+            self._ledger.accept(await self._write(hold))
 
     async def _write(self, hold: Hold) -> Answer:
         """Has the hold written. Whoever is cancelled meanwhile: what was written is known when it is written. An
