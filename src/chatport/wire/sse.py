@@ -28,7 +28,7 @@ _encode = msgspec.json.Encoder().encode
 
 def frame(chunk: ChatChunk) -> bytes:
     """One frame. JSON has no raw line break, so the chunk is always a single line."""
-    return b"data: %b\n\n" % _encode(chunk)
+    return b"".join((b"data: ", _encode(chunk), b"\n\n"))
 
 
 def error_frame(error: ApiError) -> bytes:
@@ -59,7 +59,7 @@ class SSEDecoder:
         line, _, rest = chunk.partition(b"\n")
         if self._at_event and rest == b"\n" and len(line) <= self._max_frame:
             name, _, value = line.partition(b": ")
-            if name == b"data" and value.find(b"\r") < 0:  # one event and no more, as nearly all arrive
+            if name == b"data" and not value.partition(b"\r")[1]:  # one event and no more, as nearly all arrive
                 return [value]
         return self._feed(chunk)
 

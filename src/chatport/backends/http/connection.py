@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         """Done when something happens to the answer. Raises the Fault that it ended with."""
         if self._fault is not None:
             raise self._fault
-        self._waiter = self._loop.create_future()
+        self._waiter = asyncio.Future()  # of the running loop: naming it costs more than all the rest of this
         return self._waiter
 
     def header(self, name: bytes) -> bytes | None:
