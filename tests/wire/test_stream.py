@@ -420,6 +420,14 @@ CHUNKS = st.lists(st.builds(lambda choices: said(*choices, usage=USAGE), st.list
 ENDS = said(*(ChunkChoice(index=index, delta=Delta(), finish_reason="stop") for index in range(3)), usage=USAGE)
 
 
+def test_annotations_carry_no_logprobs() -> None:
+    """Read again, they would need a text to travel with, and the role before it would be another."""
+    delta = Delta(annotations=[Raw(b"{}")], function_call=FunctionDelta())
+    told = normalise([said(ChunkChoice(index=0, delta=delta, logprobs=Logprobs(content=[item("a")]))), ENDS], 3)
+    assert any(choice.delta.annotations for chunk in told for choice in chunk.choices)
+    assert not any(choice.logprobs for chunk in told for choice in chunk.choices)
+
+
 @given(chunks=CHUNKS, include_usage=st.booleans())
 def test_whatever_is_said_the_client_sees_the_grammar(chunks: list[ChatChunk], include_usage: bool) -> None:
     try:

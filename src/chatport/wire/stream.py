@@ -222,8 +222,9 @@ class _ChoiceGrammar:
         if delta.reasoning_content:
             yield from self._say(Kind.REASONING, Delta(reasoning_content=delta.reasoning_content))
         for kind, piece in self._answer(delta, logprobs):
-            yield from self._say(kind, piece, logprobs)
-            logprobs = None  # they travel with the first piece of their delta
+            # They travel with the first piece of their delta, but never with annotations: those are no text.
+            yield from self._say(kind, piece, None if kind is Kind.ANNOTATIONS else logprobs)
+            logprobs = None
         if choice.finish_reason is not None:
             yield from self._end(choice.finish_reason)
 
