@@ -420,6 +420,18 @@ CHUNKS = st.lists(st.builds(lambda choices: said(*choices, usage=USAGE), st.list
 ENDS = said(*(ChunkChoice(index=index, delta=Delta(), finish_reason="stop") for index in range(3)), usage=USAGE)
 
 
+def test_calls_are_counted_in_the_order_of_their_heads() -> None:
+    held = ToolCallDelta(index=0, function=FunctionDelta(arguments="1"))
+    first = ToolCallDelta(index=1, function=FunctionDelta(name="f", arguments="2"))
+    named = ToolCallDelta(index=0, function=FunctionDelta(name="g"))
+    pieces = [ChunkChoice(index=0, delta=Delta(tool_calls=[each])) for each in (held, first, named)]
+    told = frames(normalise([said(*pieces), said(ChunkChoice(index=0, delta=Delta(), finish_reason="tool_calls"))]))
+    check_stream(told)
+    (choice,) = joined(told)
+    calls = [call["function"] for call in choice["message"]["tool_calls"]]
+    assert calls == [{"name": "f", "arguments": "2"}, {"name": "g", "arguments": "1"}]
+
+
 def test_annotations_carry_no_logprobs() -> None:
     """Read again, they would need a text to travel with, and the role before it would be another."""
     delta = Delta(annotations=[Raw(b"{}")], function_call=FunctionDelta())

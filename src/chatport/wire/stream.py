@@ -210,6 +210,7 @@ class _ChoiceGrammar:
         self.index = index
         self.state = State.NEW
         self._calls: list[_Call] = []
+        self._begun = 0  # of them: those that the client knows
         self._call_at: dict[int, _Call] = {}  # by the backend's index, which may have gaps or repeat
         self._call_ids: set[str] = set()
         self._function_call: _Call | None = None
@@ -263,7 +264,11 @@ class _ChoiceGrammar:
         for piece in delta.tool_calls or ():
             name, text = _name_and_text(piece)
             if name or text or piece.id:
-                for said in self._call(piece, name).push(name, text):
+                call = self._call(piece, name)
+                if name and not call.name:  # its head goes out now: clients count calls in the order of their heads
+                    call.index = self._begun
+                    self._begun += 1
+                for said in call.push(name, text):
                     yield Kind.TOOL_CALL, said
         name, text = _name_and_arguments(delta.function_call or _NO_FUNCTION)
         if name or text:
@@ -279,7 +284,7 @@ class _ChoiceGrammar:
         if call is not None and not (call.name and name and piece.id and piece.id != call.given_id):
             return call
         form: _Form = "custom" if piece.type == "custom" or piece.custom else "function"
-        self._call_at[piece.index] = call = _Call(len(self._calls), form, piece.id or "")
+        self._call_at[piece.index] = call = _Call(form, piece.id or "")
         if not call.id or call.id in self._call_ids:
             call.id = fresh("call_")
         self._call_ids.add(call.id)
@@ -288,7 +293,7 @@ class _ChoiceGrammar:
 
     def _legacy_call(self) -> _Call:
         if self._function_call is None:
-            self._function_call = _Call(0, "function_call", "")
+            self._function_call = _Call("function_call", "")
         return self._function_call
 
 
@@ -333,8 +338,8 @@ class _Call:
 
     __slots__ = ("_form", "_held", "given_id", "id", "index", "name")
 
-    def __init__(self, index: int, form: _Form, given_id: str) -> None:
-        self.index = index
+    def __init__(self, form: _Form, given_id: str) -> None:
+        self.index = 0
         self.given_id = given_id
         self.id = given_id
         self.name = ""
