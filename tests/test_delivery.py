@@ -55,6 +55,31 @@ async def test_the_head_goes_out_once_before_the_first_frame() -> None:
     assert wire.sent == ["head", b"1", b"2", "end"]
 
 
+class SlowWire(Wire):
+    """Takes one thing after the other, and its time for the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._busy = asyncio.Lock()
+
+    async def head(self, headers: Headers) -> None:
+        async with self._busy:
+            await asyncio.sleep(0.05)
+            self._note("head")
+
+    async def data(self, data: bytes) -> None:
+        async with self._busy:
+            self._note(data)
+
+
+async def test_a_sign_of_life_begun_while_the_head_waits_is_out_before_the_first_frame() -> None:
+    wire = SlowWire()
+    async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=0.01) as delivery:
+        await delivery.send(b"1")
+        await delivery.finish(b"2")
+    assert wire.sent == ["head", sse.COMMENT, b"1", b"2", "end"]
+
+
 async def test_an_error_before_the_head_is_raised_and_nothing_goes_out() -> None:
     wire = Wire()
     with pytest.raises(InvalidRequest):

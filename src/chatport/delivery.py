@@ -107,16 +107,20 @@ class Delivery:
         our own around that would cost each frame more than all else here.)"""
         if self._beat is not None or not self.committed:
             return self._send_after_others(data)
-        if self.copy is not None:
-            self._keep(self.copy, data)
-        self._last = self._loop.time()
-        return self._sink.data(data)
+        return self._hand_on(data)
 
     async def _send_after_others(self, data: bytes) -> None:
         await self._beaten()
         if not self.committed:
             await self._commit()
-        await self.send(data)
+            await self._beaten()  # one may have begun while the head waited for a slow client
+        await self._hand_on(data)
+
+    def _hand_on(self, data: bytes) -> Awaitable[None]:
+        if self.copy is not None:
+            self._keep(self.copy, data)
+        self._last = self._loop.time()
+        return self._sink.data(data)
 
     def _keep(self, copy: list[bytes], data: bytes) -> None:
         copy.append(data)

@@ -10,7 +10,7 @@ from chatport.wire.fields import unknown_parameter
 
 def refuse_unknown(request: ChatRequest, target: Target) -> None:
     """Raises InvalidRequest, naming the first unknown field, where the target rejects them."""
-    if isinstance(request, GivenRequest) and target.extra_params == "reject":
+    if type(request) is GivenRequest and target.extra_params == "reject":
         raise unknown_parameter(request.unknown[0])
 
 
@@ -21,4 +21,4 @@ def request_for(target: Target, request: ChatRequest, body: bytes) -> ChatReques
     """
     if target.extra_params == "forward":
         return as_given(request, body)
-    return as_known(request) if isinstance(request, GivenRequest) else request
+    return as_known(request) if type(request) is GivenRequest else request

@@ -34,7 +34,7 @@ class UnknownFields:
 
     def note(self, caller: Caller, request: ChatRequest) -> None:
         """Counts the request's unknown fields, and logs each the first time."""
-        if not isinstance(request, GivenRequest):
+        if type(request) is not GivenRequest:
             return
         for name in request.unknown:
             entry = (caller.key_id, name[:NAME_LIMIT])

@@ -51,7 +51,7 @@ def decode_request(body: bytes, limits: DecodeLimits = DEFAULT_LIMITS, *, keep_u
 
 def as_given(request: ChatRequest, body: bytes) -> GivenRequest:
     """The request with the fields of its body, which was decoded before, as they were given."""
-    if isinstance(request, GivenRequest):
+    if type(request) is GivenRequest:
         return request
     return GivenRequest(**structs.asdict(request), given=_FIELDS.decode(body))
 
