@@ -38,7 +38,7 @@ types: $(VENV)/.test
 
 unit: ready
 	$(BIN)/pytest -n 2 -m "not model"
-	$(BIN)/pytest -n 2 --dist worksteal -m model
+	$(BIN)/pytest -m model
 
 ready: $(VENV)/.test $(VENV)/.templates $(VENV)/.instructor model $(NPM_TESTS)/.installed
 

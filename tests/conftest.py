@@ -23,8 +23,8 @@ settings.load_profile("chatport")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what runs the model: it wants the cores to itself, so `make test` runs that apart. Two at a time all the
-    same: what an answer is held to, and its client, keep one core busy while the other waits."""
+    """Marks what runs the model: it wants the cores to itself, so `make test` runs that alone, in one process. (Two
+    processes, whose engines wait for each other's threads, took a quarter longer.)"""
     for item in items:
         if isinstance(item, pytest.Function) and "smollm2_path" in item.fixturenames:
             item.add_marker(pytest.mark.model)
