@@ -79,8 +79,12 @@ def place(exchange: Exchange, site: Site, request: ChatRequest) -> tuple[Backend
 async def answer_from_upstream(exchange: Exchange, site: Site) -> None:
     request = await read(exchange, site)
     backend, target = place(exchange, site, request)
-    async with backend._ask(target, request) as answer:  # type: ignore[attr-defined]
-        await exchange.reply(200, await answer.body(1 << 24), [(b"content-type", JSON)])
+    answer = await backend._ask(target, request)  # type: ignore[attr-defined]
+    try:
+        body = await answer.body(1 << 24)
+    finally:
+        backend._pool.give_back(answer)  # type: ignore[attr-defined]
+    await exchange.reply(200, body, [(b"content-type", JSON)])
 
 
 async def answer_from_backend(exchange: Exchange, site: Site) -> None:
