@@ -112,9 +112,7 @@ class Meter:
         """Whether a budget may have to end the answer of one of the models half-way: then it must be streamed, whatever
         the client wants."""
         budgets = self._ledger.budgets
-        return not budgets.empty and any(
-            budget.mode == "enforce" for model in models for budget in budgets.of(self._payer, model)
-        )
+        return any(budget.mode == "enforce" for model in models for budget in budgets.of(self._payer, model))
 
     async def cover(self, going: Going) -> int | None:
         """Holds what an attempt can cost, in the place of what is held for the one before. Returns the tokens of output
