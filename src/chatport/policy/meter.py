@@ -104,7 +104,9 @@ class Meter:
         self._tally = Tally()
         self._sent: float | None = None
         self._first: float | None = None
-        self._checked = (0, 0.0)
+        self._pieces_due = 0
+        self._time_due = 0.0
+        """When the next checkpoint is due, whichever comes first."""
 
     # --- Before it is sent -------------------------------------------------------------------------------------------
 
@@ -243,10 +245,8 @@ class Meter:
         now = self._ledger.clock()
         if self._first is None:
             self._first = now
-            self._checked = (0, now)
-        pieces, at = self._checked
-        settings = self._ledger.settings
-        if tally.pieces - pieces >= settings.checkpoint_tokens or now - at >= settings.checkpoint_seconds:
+            self._check_later(0, now)
+        if tally.pieces >= self._pieces_due or now >= self._time_due:
             self._check(now)
         return self._enforced and (tally.bound > self._output < self._wanted or self._is_ignored)
 
@@ -291,7 +291,7 @@ class Meter:
 
     def _check(self, now: float) -> None:
         """Notes how far the answer is, without waiting for it."""
-        self._checked = (self._tally.pieces, now)
+        self._check_later(self._tally.pieces, now)
         if self._row is not None:
             self._ledger.check(
                 Checkpoint(
@@ -300,6 +300,11 @@ class Meter:
                     completion_tokens=self._tally.tokens,
                 )
             )
+
+    def _check_later(self, pieces: int, now: float) -> None:
+        settings = self._ledger.settings
+        self._pieces_due = pieces + settings.checkpoint_tokens
+        self._time_due = now + settings.checkpoint_seconds
 
     # --- Its end -----------------------------------------------------------------------------------------------------
 

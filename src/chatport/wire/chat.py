@@ -531,6 +531,18 @@ class Delta(Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
     annotations: list[Raw] | UnsetType = UNSET
 
 
+class TextDelta(Delta, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Text, never empty, and nothing else, as in nearly all chunks: whoever meets one need not look at the other
+    fields. On the wire it looks like any other."""
+
+    content: str = ""
+
+
+def text_delta(text: str) -> Delta:
+    """The delta that says this and nothing else."""
+    return TextDelta(content=text) if text else Delta(content=text)
+
+
 class ChunkChoice(Struct, frozen=True, kw_only=True, gc=False):
     index: int
     delta: Delta

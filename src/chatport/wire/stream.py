@@ -52,6 +52,7 @@ from chatport.wire.chat import (
     FunctionToolCall,
     Logprobs,
     ResponseMessage,
+    TextDelta,
     TokenLogprob,
     ToolCall,
     ToolCallDelta,
@@ -152,7 +153,8 @@ class StreamNormaliser:
             if not 0 <= choice.index < len(self._choices):
                 raise self._unasked(choice.index)
             grammar = self._choices[choice.index]
-            if grammar.state is _ANSWERING and _is_plain_text(choice):  # more of a running answer goes out as it is
+            if type(choice.delta) is TextDelta and grammar.state is _ANSWERING and choice.finish_reason is None:
+                # More of a running answer goes out as it is.
                 told.append(self._chunk([choice], self._chunk_usage))
             else:
                 told += [self._chunk([said], self._chunk_usage) for said in grammar.push(choice)]
@@ -295,22 +297,6 @@ class _ChoiceGrammar:
         if self._function_call is None:
             self._function_call = _Call("function_call", "")
         return self._function_call
-
-
-def _is_plain_text(choice: ChunkChoice) -> bool:
-    """Whether the choice is text and nothing else: most are."""
-    delta = choice.delta
-    if choice.finish_reason is not None or not delta.content:
-        return False
-    return (
-        delta.role is UNSET
-        and delta.refusal is UNSET
-        and delta.reasoning_content is UNSET
-        and delta.tool_calls is UNSET
-        and delta.function_call is UNSET
-        and delta.audio is UNSET
-        and delta.annotations is UNSET
-    )
 
 
 def _carries_text_of(delta: Delta, logprobs: Logprobs) -> bool:

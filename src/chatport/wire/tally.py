@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import UNSET, json
 
-from chatport.wire.chat import AudioDelta, ChatChunk, Delta, Usage
+from chatport.wire.chat import AudioDelta, ChatChunk, Delta, TextDelta, Usage
 
 BYTES_PER_TOKEN = 4
 """Of an estimate, as in English. A bound never divides: Chinese has fewer."""
@@ -39,6 +39,11 @@ class Tally:
             delta = choice.delta
             text = delta.content
             size = 0 if not text else len(text) if text.isascii() else len(text.encode())
+            if type(delta) is TextDelta:
+                self.pieces += 1
+                self.size += size
+                self.bound += size + 1
+                continue
             if delta.reasoning_content or delta.refusal or delta.audio or delta.tool_calls or delta.function_call:
                 size += self._beside_content(delta)
             if size:

@@ -75,6 +75,8 @@ class Connection(asyncio.Protocol):
         """A byte of the answer was seen: from here on the request can't be sent again."""
         self.complete = False
         """The answer is whole."""
+        self.buffered = 0
+        """Bytes of the body that have arrived and nobody took yet."""
         self.transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._loop: asyncio.AbstractEventLoop
@@ -90,7 +92,6 @@ class Connection(asyncio.Protocol):
         self._unparsed = 0
         """Bytes since the parser last got somewhere: an endless head, or chunk extension, ends here."""
         self._pieces: list[bytes] = []
-        self._buffered = 0
         self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._between = DEFAULT_TIMEOUTS.between
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.answered = self.complete = self._head_done = self._keep = False
         self._headers = []
-        self._unparsed = self._buffered = 0
+        self._unparsed = self.buffered = 0
         self._pieces.clear()
         self._fault = None
         self._busy = True
@@ -142,7 +143,7 @@ class Connection(asyncio.Protocol):
         self._finished = False
         self._lingering = then
         self._pieces.clear()
-        self._buffered = 0
+        self.buffered = 0
         self.deadline = self.ends_by = self._loop.time() + LINGER
 
     def abort(self) -> None:
@@ -163,7 +164,7 @@ class Connection(asyncio.Protocol):
         """Done when something happens to the answer. Raises the Fault that it ended with."""
         if self._fault is not None:
             raise self._fault
-        self._waiter = asyncio.Future()  # of the running loop: naming it costs more than all the rest of this
+        self._waiter = self._loop.create_future()
         return self._waiter
 
     def header(self, name: bytes) -> bytes | None:
@@ -176,7 +177,7 @@ class Connection(asyncio.Protocol):
             return b""
         data = b"".join(self._pieces)  # of one piece, that is the piece itself
         self._pieces.clear()
-        self._buffered = 0
+        self.buffered = 0
         if self._paused:
             self._paused = False
             self.deadline = self._loop.time() + self._between
@@ -187,7 +188,7 @@ class Connection(asyncio.Protocol):
         """The whole body. Raises TooLarge for one of more than `limit` bytes, or another Fault."""
         pieces, size = [], 0
         while True:
-            size += self._buffered
+            size += self.buffered
             if size > limit:
                 raise TooLarge(f"an answer of more than {limit} bytes")
             pieces.append(self.take())
@@ -246,7 +247,7 @@ class Connection(asyncio.Protocol):
         else:
             if self._unparsed > MAX_HEAD:
                 self._fail(TooLarge(f"an answer's head of more than {MAX_HEAD} bytes"))
-            elif self._buffered > READ_AHEAD and not self._paused and not self.complete:
+            elif self.buffered > READ_AHEAD and not self._paused and not self.complete:
                 self._read_enough()
         self._wake()
 
@@ -311,7 +312,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._pieces.append(body)
-        self._buffered += len(body)
+        self.buffered += len(body)
         self._unparsed = 0
 
     def on_message_complete(self) -> None:

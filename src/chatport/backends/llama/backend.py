@@ -41,6 +41,7 @@ from chatport.wire.chat import (
     PromptTokensDetails,
     ToolCallDelta,
     Usage,
+    text_delta,
 )
 from chatport.wire.errors import ContextExceeded, Unavailable
 
@@ -286,7 +287,7 @@ def _said(index: int, event: Saying | Ending, *, logprobs: bool, legacy: bool) -
             return ChunkChoice(index=index, delta=Delta(), finish_reason=reason)
         case Piece(text=text, items=items):
             told = Logprobs(content=items) if logprobs else None
-            return ChunkChoice(index=index, delta=Delta(content=text), logprobs=told)
+            return ChunkChoice(index=index, delta=text_delta(text), logprobs=told)
         case Thought(text=text):
             return ChunkChoice(index=index, delta=Delta(reasoning_content=text))
         case CallBegun(name=name):

@@ -187,8 +187,8 @@ class OpenAIBackend:
         reader = StreamReader(asked, request.choices, bound, self._settings.limits, whole=whole)
         try:
             while not reader.done:
-                if data := answer.take():
-                    for event in reader.feed(data):
+                if answer.buffered:
+                    for event in reader.feed(answer.take()):
                         yield reader.chunk(event)
                     if reader.finished:
                         answer.hurry(AFTER_FINISH)

@@ -36,6 +36,7 @@ from chatport.wire.chat import (
     Logprobs,
     PromptTokensDetails,
     ResponseMessage,
+    TextDelta,
     TokenLogprob,
     ToolCall,
     ToolCallDelta,
@@ -246,8 +247,8 @@ _NOTHING = Delta()
 
 def _delta(said: Said) -> Delta:
     content = said.content
-    if type(content) is str and said.only_content():
-        return Delta(content=content)
+    if content and type(content) is str and said.only_content():
+        return TextDelta(content=content)
     return Delta(
         content=_text(content),
         refusal=said.refusal,

@@ -44,6 +44,7 @@ from chatport.wire.chat import (
     ToolCallDelta,
     TopLogprob,
     UserMessage,
+    text_delta,
 )
 from chatport.wire.errors import Unsupported
 from chatport.wire.tools import Offer, offer_of, tool_name
@@ -139,7 +140,7 @@ def _saying(pieces: list[str], request: ChatRequest, limit: int | None) -> Scrip
         finish, spent, said = "stop", _upto(spent, end), _upto(spent, start)
         said = [*said[:-1], said[-1][: start - sum(map(len, said[:-1]))]] if said else []
     top = request.top_logprobs or 0
-    tokens = [Token(Delta(content=piece), _logprobs(piece, top) if request.logprobs else None) for piece in said]
+    tokens = [Token(text_delta(piece), _logprobs(piece, top) if request.logprobs else None) for piece in said]
     return Script(tokens, len(spent), finish)
 
 
