@@ -37,7 +37,7 @@ types: $(VENV)/.test
 	$(BIN)/mypy
 
 unit: ready
-	$(BIN)/pytest -n 2 -m "not model"
+	$(BIN)/pytest -n 4 -m "not model"
 	$(BIN)/pytest -m model
 
 ready: $(VENV)/.test $(VENV)/.templates $(VENV)/.instructor model $(NPM_TESTS)/.installed

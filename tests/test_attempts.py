@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from chatport.attempts import Attempts, Trail, metered_chunks
+from chatport.attempts import Attempts, Trail, send_on
 from chatport.backends.scripted import ScriptedBackend
 from chatport.counters.memory import MemoryCounters
 from chatport.envelopes import envelope, stream_grammar
@@ -36,6 +36,7 @@ from chatport.wire.errors import (
 )
 from support.accounts import ledger_over, meter
 from support.memory import memory_store
+from support.told import Told
 
 CALLER = Caller("key_1", "test", admin=False, models=None)
 
@@ -90,12 +91,10 @@ class World:
         if not stream:
             _, answer = await self.attempts.complete(journey)
             return str(answer.choices[0].message.content), call.trail
-        said = ""
         grammar_of = partial(stream_grammar, "req_1", request=call.request)
         async with self.attempts.stream(journey, grammar_of) as answered:
-            async for chunk in metered_chunks(journey.meter, answered):
-                said += "".join(str(choice.delta.content or "") for choice in chunk.choices)
-        return said, call.trail
+            await send_on(journey.meter, answered, told := Told())
+        return told.text, call.trail
 
 
 def model(*targets: str, name: str = "m", **more: Any) -> Model:

@@ -127,6 +127,9 @@ class Client:
     async def head(self, headers: Headers) -> None:
         await asyncio.sleep(0)
 
+    def now(self, data: bytes) -> bool:
+        return False
+
     async def data(self, data: bytes) -> None:
         self.body += data
         await asyncio.sleep(0)

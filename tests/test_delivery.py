@@ -30,6 +30,9 @@ class Wire:
         await asyncio.sleep(0)  # a slow client: whatever else wants to write must wait
         self._note("head")
 
+    def now(self, data: bytes) -> bool:
+        return False
+
     async def data(self, data: bytes) -> None:
         self._note(data)
 
@@ -154,6 +157,53 @@ async def test_after_leaving_no_timer_is_left_behind() -> None:
     before = list(wire.sent)
     await asyncio.sleep(0.05)
     assert wire.sent == before
+
+
+class ReadyWire(Wire):
+    """Takes a frame at once, unless it is told to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = False
+
+    def now(self, data: bytes) -> bool:
+        if not self.waits:
+            self._note(data)
+        return not self.waits
+
+
+async def test_what_can_leave_at_once_does_and_nothing_overtakes_what_waits() -> None:
+    wire = ReadyWire()
+    async with Delivery(wire, lambda: HEAD, keep=100) as delivery:
+        assert not delivery.push(b"1"), "the head must go out first"
+        assert not delivery.push(b"2")
+        await delivery.catch_up()
+        assert delivery.push(b"3")
+        wire.waits = True
+        assert not delivery.push(b"4")
+        wire.waits = False
+        assert not delivery.push(b"5"), "one is waiting already"
+        await delivery.catch_up()
+        assert delivery.push(b"6")
+        await delivery.finish(b"7")
+    assert wire.sent == ["head", b"1", b"2", b"3", b"4", b"5", b"6", b"7", "end"]
+    assert delivery.copy == [b"1", b"2", b"3", b"4", b"5", b"6", b"7"]
+
+
+async def test_a_frame_waits_for_a_sign_of_life_that_is_on_its_way() -> None:
+    class SlowComment(ReadyWire):
+        async def data(self, data: bytes) -> None:
+            await asyncio.sleep(0.02)
+            await super().data(data)
+
+    wire = SlowComment()
+    async with Delivery(wire, lambda: HEAD, commit_after=0.01, keepalive=60) as delivery:
+        async with asyncio.timeout(2):
+            while delivery._beat is None:
+                await asyncio.sleep(0)
+        assert not delivery.push(b"1")
+        await delivery.catch_up()
+    assert wire.sent == ["head", sse.COMMENT, b"1"]
 
 
 async def test_a_copy_holds_the_frames_but_no_comments() -> None:

@@ -6,14 +6,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from msgspec import structs
 
-from chatport.attempts import Answer, Attempts, metered_chunks
+from chatport.attempts import Answer, Attempts, send_on
 from chatport.backends.scripted import ScriptedBackend
 from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
@@ -46,6 +46,7 @@ from chatport.wire.tally import usage_of
 from support.accounts import budget, ledger_over, meter, rows
 from support.memory import memory_store
 from support.stream_rules import check_stream
+from support.told import Told
 
 Ask = Callable[..., Call]
 
@@ -63,10 +64,14 @@ class Reply:
         assert not self.headers, "a second head"
         self.headers = dict(headers)
 
-    async def data(self, data: bytes) -> None:
+    def now(self, data: bytes) -> bool:
         assert self.headers, "data before the head"
         self.body += data
         self.started.set()
+        return True
+
+    async def data(self, data: bytes) -> None:
+        self.now(data)
 
     async def end(self) -> None:
         self.ended = True
@@ -286,7 +291,7 @@ def chunk(content: str, finish: FinishReason | None = None, usage: Usage | None 
     return ChatChunk(id="", created=0, model="m", choices=choices, system_fingerprint="", usage=usage)
 
 
-async def paid(amount: int, *raw: ChatChunk) -> tuple[list[ChatChunk], Any]:
+async def paid(amount: int, *raw: ChatChunk, late: bool = False) -> tuple[list[ChatChunk], Any]:
     """What a client gets of an answer under a budget of so many tokens, and the posting. The prompt has ten."""
     store, _ = memory_store()
     await store.budgets.add(budget(amount=amount), "test")
@@ -302,9 +307,9 @@ async def paid(amount: int, *raw: ChatChunk) -> tuple[list[ChatChunk], Any]:
         bound = Bound(prompt_tokens=10, output_tokens=None, counted_by="exact")
         await one.cover(Going(model="m", target="t", bound=bound, choices=1, attempt=1))
         answer = Answer(cast("Any", None), grammar, grammar.push(raw[0]), rest())
-        chunks = [each async for each in metered_chunks(one, answer)]
+        await send_on(one, answer, told := Told(late=late))
         await one.settle(answer.usage)
-    return chunks, (await rows(store, "postings"))[0]
+    return told.chunks, (await rows(store, "postings"))[0]
 
 
 def text_and_end(chunks: list[ChatChunk]) -> tuple[str, list[str]]:
@@ -329,6 +334,23 @@ async def test_what_a_client_gets_is_counted_before_and_covered_before_the_next(
     assert posting.prompt_tokens + posting.completion_tokens <= 40
 
 
+@pytest.mark.parametrize("amount", [40, 4000], ids=["cut", "whole"])
+async def test_a_client_that_must_be_waited_for_gets_the_same_answer(amount: int) -> None:
+    raw = [*[chunk("word ")] * 20, chunk("", "stop", usage_of(10, 20))]
+    soon, posted_soon = await paid(amount, *raw)
+    late, posted_late = await paid(amount, *raw, late=True)
+    assert text_and_end(late) == text_and_end(soon)
+    assert posted_late.completion_tokens == posted_soon.completion_tokens
+
+
+class LeavesAtTwo(Told):
+    def push(self, chunk: ChatChunk) -> bool:
+        super().push(chunk)
+        if "two" in self.text:
+            raise asyncio.CancelledError
+        return True
+
+
 async def test_a_client_that_leaves_in_the_middle_of_a_piece_has_paid_for_it() -> None:
     store, _ = memory_store()
     grammar = StreamNormaliser(Envelope("c", 1, "m", "fp"), 1, include_usage=False)
@@ -341,10 +363,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_piece_has_paid_for_it() -
             bound = Bound(prompt_tokens=10, output_tokens=None, counted_by="exact")
             await one.cover(Going(model="m", target="t", bound=bound, choices=1, attempt=1))
             answer = Answer(cast("Any", None), grammar, grammar.push(chunk("one ")), rest())
-            async with aclosing(metered_chunks(one, answer)) as chunks:
-                async for each in chunks:
-                    if "two" in text_and_end([each])[0]:
-                        raise asyncio.CancelledError
+            await send_on(one, answer, LeavesAtTwo())
 
     with pytest.raises(asyncio.CancelledError):
         await leave()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Protocol
 
 from msgspec import Struct, structs
 
-from chatport.backends.base import Backend
+from chatport.backends.base import Backend, pour
 from chatport.policy.catalog import Catalog, Model
 from chatport.policy.extras import refuse_unknown, request_for
 from chatport.policy.features import refuse_unsupported
@@ -291,26 +291,63 @@ async def first_chunks(grammar: StreamNormaliser, chunks: AsyncIterator[ChatChun
     raise UpstreamFailed(CUT_SHORT)
 
 
-async def metered_chunks(meter: Meter, answer: Answer) -> AsyncGenerator[ChatChunk, None]:
+class Outlet(Protocol):
+    """Where the chunks of an answer go."""
+
+    def push(self, chunk: ChatChunk) -> bool:
+        """Takes a chunk. False: `catch_up` must be awaited before there are more."""
+        ...
+
+    async def catch_up(self) -> None: ...
+
+
+async def send_on(meter: Meter, answer: Answer, outlet: Outlet) -> None:
     """The answer, as a client may see it and as far as the account pays for it. What becomes of a chunk of the
     backend's is counted before anybody sees it, and sent on: it was made; what is not yet made is covered first. Who
     stops between two of them leaves no choice whose end was made and not told. Raises ApiError when it breaks."""
-    grammar, rest = answer.grammar, answer.rest
-    piece, last = answer.first, False
-    while True:
-        short = False
-        for chunk in piece:
-            short |= meter.observe(chunk)
-        for chunk in piece:
-            yield chunk
-        if last or (short and not grammar.ended and not await meter.extend()):
+    flow = _Flow(meter, answer.grammar, outlet)
+    flow.tell(answer.first)
+    while await flow.goes_on():
+        if not await pour(answer.rest, flow.take):
+            flow.tell(answer.grammar.finish())
             break
-        try:
-            raw = await anext(rest)
-        except StopAsyncIteration:
-            piece, last = grammar.finish(), True
-        else:
-            piece = grammar.push(raw)
     if meter.cut:
-        for chunk in grammar.cut(meter.used):
-            yield chunk
+        for chunk in answer.grammar.cut(meter.used):
+            outlet.push(chunk)
+    await outlet.catch_up()
+
+
+class _Flow:
+    """What happens to each chunk of an answer where it arrives, and what must be waited for in between."""
+
+    def __init__(self, meter: Meter, grammar: StreamNormaliser, outlet: Outlet) -> None:
+        self._meter = meter
+        self._grammar = grammar
+        self._outlet = outlet
+        self._short = False
+        """The account must pay for more."""
+        self._late = False
+        """The outlet must catch up."""
+
+    def take(self, raw: ChatChunk) -> bool:
+        """A chunk of the backend's. False: see `goes_on` before the next."""
+        return self.tell(self._grammar.push(raw))
+
+    def tell(self, chunks: list[ChatChunk]) -> bool:
+        for chunk in chunks:
+            if self._meter.observe(chunk):
+                self._short = True
+        for chunk in chunks:
+            if not self._outlet.push(chunk):
+                self._late = True
+        return not (self._short or self._late)
+
+    async def goes_on(self) -> bool:
+        """Waits for what has to be waited for; whether there may be more."""
+        if self._late:
+            self._late = False
+            await self._outlet.catch_up()
+        if not self._short:
+            return True
+        self._short = False
+        return self._grammar.ended or await self._meter.extend()

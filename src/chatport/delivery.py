@@ -37,6 +37,10 @@ class Sink(Protocol):
         """Status 200 and these headers; once, before any data."""
         ...
 
+    def now(self, data: bytes) -> bool:
+        """One frame of a stream, if nobody has to be waited for. False: it was not taken."""
+        ...
+
     def data(self, data: bytes) -> Awaitable[None]:
         """One frame of a stream, or the whole body."""
         ...
@@ -82,6 +86,8 @@ class Delivery:
         """The head is out: from here on an error can only travel in the stream."""
         self.copy: list[bytes] | None = [] if keep else None
         self._room = keep
+        self._late: list[bytes] = []
+        """Frames that somebody must be waited for with."""
         self._sink = sink
         self._headers = headers
         self._commit_after = commit_after
@@ -101,6 +107,22 @@ class Delivery:
     ) -> None:
         self._fall_silent()
         await self._beaten()
+
+    def push(self, data: bytes) -> bool:
+        """A frame, if nobody has to be waited for. False: it waits, with all behind it, for `catch_up`."""
+        if self._late or self._beat is not None or not self.committed or not self._sink.now(data):
+            self._late.append(data)
+            return False
+        self._last = self._loop.time()
+        if self.copy is not None:
+            self._keep(self.copy, data)
+        return True
+
+    async def catch_up(self) -> None:
+        """Sends the frames that wait."""
+        late, self._late = self._late, []
+        for data in late:
+            await self.send(data)
 
     def send(self, data: bytes) -> Awaitable[None]:
         """A frame, or the body; the head before the first. (Mostly there is only the sink to wait for: a coroutine of

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import aclosing
 
 from msgspec import Struct, field, json, structs
 
-from chatport.attempts import Attempts, Journey, Route, Trail, metered_chunks
+from chatport.attempts import Attempts, Journey, Route, Trail, send_on
 from chatport.delivery import EVENT_STREAM, JSON, Delivery, Sink, as_api_error
 from chatport.envelopes import REPLAYED, head, in_envelope, stream_grammar
 from chatport.policy.budgets import Payer
@@ -29,7 +28,7 @@ from chatport.policy.meter import Meter, Metered
 from chatport.policy.replays import LARGEST_REPLY, Replay, Replays
 from chatport.policy.strictness import UnknownFields
 from chatport.wire import sse
-from chatport.wire.chat import ChatCompletion, ChatRequest
+from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
 from chatport.wire.stream import Aggregator
 
 
@@ -149,12 +148,8 @@ class Pipeline:
     async def _collected(self, call: Call, journey: Journey) -> tuple[Route, ChatCompletion]:
         """The answer as a whole, collected from a stream so that the account can cut it."""
         whole = Aggregator()
-        async with (
-            self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, call.request)) as answer,
-            aclosing(metered_chunks(journey.meter, answer)) as chunks,
-        ):
-            async for chunk in chunks:
-                whole.push(chunk)
+        async with self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, call.request)) as answer:
+            await send_on(journey.meter, answer, _Collected(whole))
         return answer.route, whole.result(answer.usage)
 
     async def _stream(self, call: Call, journey: Journey, sink: Sink) -> None:
@@ -178,14 +173,8 @@ class Pipeline:
         """The answer, chunk by chunk, held to the grammar; kept with its posting when it is whole, where it is."""
         request, kept = call.request, journey.meter.kept
         whole = Aggregator() if kept.wants_answer else None
-        async with (
-            self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, request)) as answer,
-            aclosing(metered_chunks(journey.meter, answer)) as chunks,
-        ):
-            async for chunk in chunks:
-                if whole is not None:
-                    whole.push(chunk)
-                await delivery.send(sse.frame(chunk))
+        async with self.attempts.stream(journey, lambda route: stream_grammar(call.id, route, request)) as answer:
+            await send_on(journey.meter, answer, _Framed(delivery, whole))
         usage = answer.usage  # where the backend has said none, this is no answer to keep
         if whole is not None:
             kept.answer(whole.result(usage))
@@ -195,6 +184,34 @@ class Pipeline:
 
     async def _replay(self, call: Call, replay: Replay, sink: Sink) -> None:
         await sink.whole([*head(call.received, replay.content_type.encode(), None), REPLAYED], replay.body)
+
+
+class _Collected:
+    """An outlet: nobody sees the answer before it is whole."""
+
+    def __init__(self, whole: Aggregator) -> None:
+        self._whole = whole
+
+    def push(self, chunk: ChatChunk) -> bool:
+        self._whole.push(chunk)
+        return True
+
+    async def catch_up(self) -> None:
+        pass
+
+
+class _Framed:
+    """An outlet: each chunk is a frame to the client. `whole`: where the answer is put together besides."""
+
+    def __init__(self, delivery: Delivery, whole: Aggregator | None) -> None:
+        self.catch_up = delivery.catch_up
+        self._delivery = delivery
+        self._whole = whole
+
+    def push(self, chunk: ChatChunk) -> bool:
+        if self._whole is not None:
+            self._whole.push(chunk)
+        return self._delivery.push(sse.frame(chunk))
 
 
 def subjects(call: Call, model: str) -> Subjects:

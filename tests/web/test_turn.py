@@ -68,6 +68,25 @@ async def test_a_reply_waits_while_the_client_does_not_read() -> None:
     assert (reply.body, reply.whole) == (b"12", True)
 
 
+async def test_what_a_client_can_not_take_now_is_not_taken() -> None:
+    taken = []
+
+    async def application(turn: Turn) -> None:
+        await turn.head(200, [])
+        taken.append(turn.now(b"1"))
+        port.connection.pause_writing()
+        taken.append(turn.now(b"2"))
+        port.connection.resume_writing()
+        taken.append(turn.now(b"3"))
+        await turn.data(b"")  # an empty chunk would be the end
+        await turn.end()
+
+    port = MemoryPort(application)
+    (reply,) = await port.exchange(request())
+    assert taken == [True, False, True]
+    assert (reply.body, reply.whole) == (b"13", True)
+
+
 async def test_nothing_is_written_to_a_client_that_left_while_it_was_waited_for() -> None:
     reached = []
 

@@ -5,19 +5,45 @@ not be perfect (ids, `created`, the model's name and roles are the normaliser's 
 must say of every choice how it ended, and what was used in the last chunk.
 
 Leaving `stream`'s context, cancelled or not, frees what the request held there: a slot, a connection.
+
+A stream's chunks are taken one by one, or poured: handed on where they arrive. To wake a task for each of them costs
+more than all that is done with it, so a backend that can calls back instead (`PouredChunks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from chatport.targets import Bound, Target
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
 from chatport.wire.stream import Envelope, collect
 
 Chunks = AbstractAsyncContextManager[AsyncIterator[ChatChunk]]
+
+Take: TypeAlias = Callable[[ChatChunk], bool]
+"""Takes a chunk, without waiting for anything. False: something must be waited for before the next."""
+
+
+class PouredChunks(AsyncIterator[ChatChunk], ABC):
+    """Chunks that may be poured."""
+
+    @abstractmethod
+    async def pour(self, take: Take) -> bool:
+        """Hands on what is there and what comes, whoever's turn it is. True: `take` has said no, and may be poured into
+        again; False: there are no more. What `take` raises is raised here."""
+
+
+async def pour(chunks: AsyncIterator[ChatChunk], take: Take) -> bool:
+    """The same, for the chunks of any backend."""
+    if isinstance(chunks, PouredChunks):
+        return await chunks.pour(take)
+    async for chunk in chunks:
+        if not take(chunk):
+            return True
+    return False
 
 
 class Backend(Protocol):

@@ -117,6 +117,10 @@ class Exchange:
         """Sink: all of a reply at once."""
         return self.reply(200, body, headers)
 
+    def now(self, data: bytes) -> bool:
+        """Sink: one frame of a stream, if the client is there and reads."""
+        return self._turn.now(data)
+
     def data(self, data: bytes) -> Coroutine[Any, Any, None]:
         """Sink: one frame of a stream, or the whole body."""
         return self._turn.data(data)

@@ -212,10 +212,17 @@ class Turn:
             framing = [(b"transfer-encoding", b"chunked")] if self._chunked else []
             self._write(self._head(status, headers + framing))
 
+    def now(self, data: bytes) -> bool:
+        """A piece of that reply, if the client is there and reads; whether it was taken."""
+        if self._ready():
+            self._write(self._piece(data))
+            return True
+        return False
+
     async def data(self, data: bytes) -> None:
         """A piece of that reply."""
-        if data and (self._ready() or await self._drained()):
-            self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        if self._ready() or await self._drained():
+            self._write(self._piece(data))
 
     async def end(self) -> None:
         """Its end."""
@@ -224,6 +231,10 @@ class Turn:
                 self._write(b"0\r\n\r\n")
             self._flush()
             self._over()
+
+    def _piece(self, data: bytes) -> bytes:
+        """As it is sent. (An empty chunk would be the last.)"""
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
 
     def _ready(self) -> bool:
         """Whether the client is there and reads: then nothing need be waited for."""

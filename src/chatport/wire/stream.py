@@ -134,7 +134,7 @@ class StreamNormaliser:
     ) -> None:
         self.usage: Usage | None = None
         self._envelope = envelope
-        self._choices = [_ChoiceGrammar(index) for index in range(choices)]
+        self._choices = {index: _ChoiceGrammar(index) for index in range(choices)}
         self._include_usage = include_usage
         self._obfuscate = include_obfuscation
         self._chunk_usage: UnsetType | None = None if include_usage else UNSET
@@ -142,7 +142,7 @@ class StreamNormaliser:
     @property
     def ended(self) -> bool:
         """Whether every choice has come to its end: nothing but the usage follows."""
-        return all(choice.state is State.DONE for choice in self._choices)
+        return all(choice.state is State.DONE for choice in self._choices.values())
 
     def push(self, chunk: ChatChunk) -> list[ChatChunk]:
         """What the client gets for this chunk: often one, none while there is nothing to say."""
@@ -150,9 +150,9 @@ class StreamNormaliser:
             self.usage = chunk.usage
         told: list[ChatChunk] = []
         for choice in chunk.choices:
-            if not 0 <= choice.index < len(self._choices):
+            grammar = self._choices.get(choice.index)
+            if grammar is None:
                 raise self._unasked(choice.index)
-            grammar = self._choices[choice.index]
             if type(choice.delta) is TextDelta and grammar.state is _ANSWERING and choice.finish_reason is None:
                 # More of a running answer goes out as it is.
                 told.append(self._chunk([choice], self._chunk_usage))
@@ -162,7 +162,7 @@ class StreamNormaliser:
 
     def finish(self) -> list[ChatChunk]:
         """The end of the answer. Raises InternalError when a choice never ended, or the usage was never said."""
-        for choice in self._choices:
+        for choice in self._choices.values():
             if choice.state is not State.DONE:
                 raise InternalError(CUT_SHORT)
         if not self._include_usage:
@@ -176,7 +176,7 @@ class StreamNormaliser:
         self.usage = usage
         return [
             self._chunk([said], self._chunk_usage)
-            for choice in self._choices
+            for choice in self._choices.values()
             if choice.state is not State.DONE
             for said in choice.push(ChunkChoice(index=choice.index, delta=_END_OF_DELTA, finish_reason="length"))
         ]

@@ -24,15 +24,15 @@ _encode = json.Encoder().encode
 class Tally:
     """Counts what the chunks of one answer say."""
 
-    __slots__ = ("bound", "pieces", "size")
+    __slots__ = ("_hidden", "pieces", "size")
 
     def __init__(self) -> None:
         self.pieces = 0
         """That say something: each is a token at least. Heads and ends, which say nothing, are none."""
         self.size = 0
         """Bytes."""
-        self.bound = 0
-        """The most tokens that these chunks can be: none is shorter than a byte, and each piece may hide one."""
+        self._hidden = 0
+        """Tokens that may be in no piece, or in more than its bytes."""
 
     def add(self, chunk: ChatChunk) -> None:
         for choice in chunk.choices:
@@ -42,15 +42,14 @@ class Tally:
             if type(delta) is TextDelta:
                 self.pieces += 1
                 self.size += size
-                self.bound += size + 1
                 continue
             if delta.reasoning_content or delta.refusal or delta.audio or delta.tool_calls or delta.function_call:
                 size += self._beside_content(delta)
             if size:
                 self.pieces += 1
                 self.size += size
-            if size or delta.role is UNSET:
-                self.bound += size + 1
+            elif delta.role is UNSET:
+                self._hidden += 1
 
     def _beside_content(self, delta: Delta) -> int:
         size = len((delta.reasoning_content or "").encode()) + len((delta.refusal or "").encode())
@@ -58,14 +57,19 @@ class Tally:
             size += self._spoken(delta.audio)
         if delta.tool_calls or delta.function_call:
             size += len(_encode([delta.tool_calls or None, delta.function_call or None]))
-            self.bound += CALL_TOKENS
+            self._hidden += CALL_TOKENS
         return size
 
     def _spoken(self, audio: AudioDelta) -> int:
         """What it counts for, in bytes of text: nobody's tokens of sound are as short as its bytes."""
         sound = len(audio.data or "")
-        self.bound += -(-sound // SHORTEST_SOUND)
+        self._hidden += -(-sound // SHORTEST_SOUND)
         return len((audio.transcript or "").encode()) + -(-sound * BYTES_PER_TOKEN // SOUND_PER_TOKEN)
+
+    @property
+    def bound(self) -> int:
+        """The most tokens that these chunks can be: none is shorter than a byte, and each piece may hide one."""
+        return self.size + self.pieces + self._hidden
 
     @property
     def tokens(self) -> int:

@@ -233,7 +233,7 @@ async def test_after_its_finish_a_stream_is_complete_and_its_usage_estimated(poo
 async def test_after_its_finish_a_silent_stream_is_waited_for_a_moment(
     pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chatport.backends.openai.backend.AFTER_FINISH", 0.05)
+    monkeypatch.setattr("chatport.backends.openai.pouring.AFTER_FINISH", 0.05)
     async with asyncio.timeout(1):
         assert text(await frames(pools, then_hanging(*STREAM), timeouts=Timeouts())) == "Hello"
 

@@ -77,6 +77,10 @@ class Connection(asyncio.Protocol):
         """The answer is whole."""
         self.buffered = 0
         """Bytes of the body that have arrived and nobody took yet."""
+        self.fault: Fault | None = None
+        """What the answer ended with."""
+        self.listener: Callable[[], None] | None = None
+        """Called when something happens to the answer, beside who waits for `more`."""
         self.transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._loop: asyncio.AbstractEventLoop
@@ -92,7 +96,6 @@ class Connection(asyncio.Protocol):
         self._unparsed = 0
         """Bytes since the parser last got somewhere: an endless head, or chunk extension, ends here."""
         self._pieces: list[bytes] = []
-        self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._between = DEFAULT_TIMEOUTS.between
         self._finished = False
@@ -111,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._headers = []
         self._unparsed = self.buffered = 0
         self._pieces.clear()
-        self._fault = None
+        self.fault = None
         self._busy = True
         self._finished = False
         self._timeouts = timeouts
@@ -136,7 +139,7 @@ class Connection(asyncio.Protocol):
 
     def may_linger(self) -> bool:
         """Whether the answer's last bytes, which nobody wants, are still to come."""
-        return self._finished and not self.complete and self._fault is None and self._alive
+        return self._finished and not self.complete and self.fault is None and self._alive
 
     def linger(self, then: Callable[[Connection], None]) -> None:
         """Waits a moment for the answer's end, throwing away what comes; calls `then` when it is there, or won't be."""
@@ -162,8 +165,8 @@ class Connection(asyncio.Protocol):
 
     def more(self) -> asyncio.Future[None]:
         """Done when something happens to the answer. Raises the Fault that it ended with."""
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
         self._waiter = self._loop.create_future()
         return self._waiter
 
@@ -206,13 +209,15 @@ class Connection(asyncio.Protocol):
         self._finished = True
 
     def _wake(self) -> None:
-        if self._lingering is not None and (self.complete or self._fault is not None):
+        if self._lingering is not None and (self.complete or self.fault is not None):
             then, self._lingering = self._lingering, None
             then(self)
         if self._waiter is not None:
             if not self._waiter.done():
                 self._waiter.set_result(None)
             self._waiter = None
+        if self.listener is not None:
+            self.listener()
 
     # --- The transport's side ----------------------------------------------------------------------------------------
 
@@ -261,11 +266,11 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._alive = False
         self._unsent = False
-        if self._busy and not self.complete and self._fault is None:
+        if self._busy and not self.complete and self.fault is None:
             if exc is None and self._head_done and not self._delimited():
                 self.complete = True
             else:
-                self._fault = Broken(f"the connection ended early: {exc or 'closed by the upstream'}")
+                self.fault = Broken(f"the connection ended early: {exc or 'closed by the upstream'}")
         self._wake()
 
     def _await_answer(self) -> None:
@@ -281,8 +286,8 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _fail(self, fault: Fault) -> None:
-        if not self.complete and self._fault is None:
-            self._fault = fault
+        if not self.complete and self.fault is None:
+            self.fault = fault
         self._keep = False
         self.deadline = self.ends_by = inf
         self.transport.abort()

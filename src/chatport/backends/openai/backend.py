@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from chatport.backends.http.dial import Origin
 from chatport.backends.http.faults import Fault
 from chatport.backends.http.pool import Pool
 from chatport.backends.openai.counting import bound_of
+from chatport.backends.openai.pouring import UpstreamChunks
 from chatport.backends.openai.reading import ReadLimits, StreamReader, read
 from chatport.backends.openai.refusals import (
     MAX_ERROR,
@@ -33,9 +34,6 @@ from chatport.targets import Bound, Target
 from chatport.telemetry import REQUEST_ID
 from chatport.wire.chat import ChatChunk, ChatCompletion, ChatRequest
 from chatport.wire.errors import ApiError, Unavailable, UpstreamFailed
-
-AFTER_FINISH = 5.0
-"""Seconds for the usage and `[DONE]` of a stream whose choices have all finished."""
 
 PROBE_TIMEOUTS = Timeouts(connect=5.0, send=5.0, first_byte=10.0, between=10.0, total=15.0)
 
@@ -114,8 +112,7 @@ class OpenAIBackend:
             try:
                 if answer.status != 200:
                     raise await self._refusal(answer, target, request)
-                async with aclosing(self._chunks(answer, target, request, bound)) as chunks:
-                    yield chunks
+                yield UpstreamChunks(answer, self._reader(answer, target, request, bound), target.id)
             finally:
                 self._pool.give_back(answer)
         except Fault as exc:
@@ -164,6 +161,11 @@ class OpenAIBackend:
     def _asked(self, target: Target, name: str) -> Asked:
         return Asked(target.id, target.model, name, self._hidden)
 
+    def _reader(self, answer: Connection, target: Target, request: ChatRequest, bound: Bound) -> StreamReader:
+        whole = (answer.header(b"content-type") or b"").lower().startswith(b"application/json")
+        asked = self._asked(target, request.model)
+        return StreamReader(asked, request.choices, bound, self._settings.limits, whole=whole)
+
     async def _refusal(self, answer: Connection, target: Target, request: ChatRequest) -> ApiError:
         """What any status but 200 becomes."""
         wait = retry_after(answer.header)
@@ -172,36 +174,6 @@ class OpenAIBackend:
         except Fault:  # the status alone says enough
             said = ErrorSaid()
         return refusal(answer.status, said, wait, self._asked(target, request.model))
-
-    # --- A stream ----------------------------------------------------------------------------------------------------
-
-    async def _chunks(
-        self, answer: Connection, target: Target, request: ChatRequest, bound: Bound
-    ) -> AsyncGenerator[ChatChunk, None]:
-        """Every chunk, and the usage at the end, which is estimated where the upstream does not say it.
-
-        After `[DONE]`, or when all choices have finished, the stream may end as it likes: it is complete.
-        """
-        whole = (answer.header(b"content-type") or b"").lower().startswith(b"application/json")
-        asked = self._asked(target, request.model)
-        reader = StreamReader(asked, request.choices, bound, self._settings.limits, whole=whole)
-        try:
-            while not reader.done:
-                if answer.buffered:
-                    for event in reader.feed(answer.take()):
-                        yield reader.chunk(event)
-                    if reader.finished:
-                        answer.hurry(AFTER_FINISH)
-                elif answer.complete:
-                    break
-                else:
-                    await answer.more()
-            answer.finish()
-        except Fault as exc:
-            if not reader.finished:
-                raise fault(exc, target.id) from exc
-        for chunk in reader.end():
-            yield chunk
 
 
 def request_lines(method: str, path: str, settings: OpenAISettings, origin: Origin) -> bytes:
