@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from chatport.attempts import Attempts
+from chatport.backends.base import PouredChunks, Take
 from chatport.counters.memory import MemoryCounters
 from chatport.delivery import Headers
 from chatport.pipeline import Call, Pipeline, Stages
@@ -51,8 +52,9 @@ CALLER = Caller("key_1", "one", admin=False, models=None)
 class Upstream:
     """Makes one token at a time and counts what it made, request by request."""
 
-    def __init__(self, *, fails: bool = False, breaks_after: int | None = None) -> None:
+    def __init__(self, *, fails: bool = False, breaks_after: int | None = None, pours: bool = False) -> None:
         self.fails = fails
+        self.pours = pours
         self.breaks_after = breaks_after
         self.asked = 0
         self.made = 0
@@ -76,17 +78,24 @@ class Upstream:
         await asyncio.sleep(0)
         if self.fails:
             raise Unavailable("down")
+        if self.pours:
+            yield Poured(self._made(request))
+            return
         async with _closing(self._chunks(request)) as chunks:
             yield chunks
 
     async def _chunks(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        for made in self._made(request):
+            yield made
+            await asyncio.sleep(0)
+
+    def _made(self, request: ChatRequest) -> Iterator[ChatChunk]:
         words = WORDS if request.output_limit is None else min(WORDS, request.output_limit)
         for number in range(words):
             if number == self.breaks_after:
                 raise UpstreamFailed
             self.made += 1
             yield chunk(Delta(content=f"w{number:02} "))
-            await asyncio.sleep(0)
         self.whole.append(words)
         yield chunk(Delta(), "length" if words < WORDS else "stop")
         last = chunk(None)
@@ -104,6 +113,38 @@ class Upstream:
         return
 
 
+class Poured(PouredChunks):
+    """Each chunk in a turn of the loop of its own, outside of the task that waits for them."""
+
+    def __init__(self, made: Iterator[ChatChunk]) -> None:
+        self._made = made
+
+    async def __anext__(self) -> ChatChunk:
+        await asyncio.sleep(0)
+        for made in self._made:
+            return made
+        raise StopAsyncIteration
+
+    async def pour(self, take: Take) -> bool:
+        loop = asyncio.get_running_loop()
+        outcome: asyncio.Future[bool] = loop.create_future()
+
+        def arrives() -> None:
+            if outcome.done():
+                return
+            try:
+                made = next(self._made, None)
+                if made is None or not take(made):
+                    outcome.set_result(made is not None)
+                else:
+                    loop.call_soon(arrives)
+            except Exception as exc:  # noqa: BLE001  it belongs to the task that waits
+                outcome.set_exception(exc)
+
+        loop.call_soon(arrives)
+        return await outcome
+
+
 @asynccontextmanager
 async def _closing(chunks: AsyncGenerator[ChatChunk, None]) -> AsyncIterator[AsyncIterator[ChatChunk]]:
     try:
@@ -118,9 +159,10 @@ def chunk(delta: Delta | None, finish: FinishReason | None = None) -> ChatChunk:
 
 
 class Client:
-    """What has reached it."""
+    """What has reached it. `waits`: every frame has to be waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = True) -> None:
+        self.waits = waits
         self.body = b""
         self.ended = False
 
@@ -128,7 +170,10 @@ class Client:
         await asyncio.sleep(0)
 
     def now(self, data: bytes) -> bool:
-        return False
+        if self.waits:
+            return False
+        self.body += data
+        return True
 
     async def data(self, data: bytes) -> None:
         self.body += data
@@ -202,6 +247,7 @@ class World:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.process = Process(self.store, lambda: self.now, *self.upstreams, slice_tokens=kind.slice_tokens)
         self.amount = amount
+        self.waits = kind.waits
         self.overdrawn: list[str] = []
         self._run(self._prepare())
 
@@ -216,7 +262,7 @@ class World:
         self.loop.run_until_complete(asyncio.ensure_future(work, loop=self.loop))
 
     def begin(self, request_id: str, **fields: Any) -> None:
-        client = self.clients[request_id] = Client()
+        client = self.clients[request_id] = Client(waits=self.waits)
         self.tasks[request_id] = self.loop.create_task(self.process.ask(request_id, client, **fields))
 
     def step(self) -> bool:
@@ -267,8 +313,10 @@ class Kind:
         slice_tokens: int = 512,
         gone_at: int | None = None,
         asks: int = 1,
+        waits: bool = True,
         **fields: Any,
     ) -> None:
+        self.waits = waits
         self._upstreams = upstreams or ({},)
         self.amount = amount
         self.slice_tokens = slice_tokens
@@ -290,6 +338,14 @@ KINDS = {
     "breaks half-way": Kind({"breaks_after": 5}, stream=True),
     "cut": Kind(amount=2 * PROMPT * 2 + 40, slice_tokens=10, asks=2, stream=True),
     "limited by what is left": Kind(amount=2 * PROMPT + 5, stream=True),
+    "poured": Kind({"pours": True}, waits=False, stream=True),
+    "poured to a slow client": Kind({"pours": True}, stream=True),
+    "poured, breaks half-way": Kind({"pours": True, "breaks_after": 5}, waits=False, stream=True),
+    "poured, cut": Kind({"pours": True}, amount=4 * PROMPT + 40, slice_tokens=10, asks=2, waits=False, stream=True),
+    "poured, cut, slow": Kind({"pours": True}, amount=4 * PROMPT + 40, slice_tokens=10, asks=2, stream=True),
+    "poured, client gone": Kind({"pours": True}, waits=False, stream=True, gone_at=14),
+    "poured idempotent stream": Kind({"pours": True}, waits=False, stream=True, key="again"),
+    "to a client that is ready": Kind(waits=False, stream=True),
     "client gone": Kind(stream=True, gone_at=14),
     "client gone early": Kind(stream=True, gone_at=3),
     "idempotent": Kind(key="again"),

@@ -295,7 +295,7 @@ class Outlet(Protocol):
     """Where the chunks of an answer go."""
 
     def push(self, chunk: ChatChunk) -> bool:
-        """Takes a chunk. False: `catch_up` must be awaited before there are more."""
+        """Takes a chunk, perhaps from outside of the request's task. False: `catch_up` must be awaited before more."""
         ...
 
     async def catch_up(self) -> None: ...
@@ -303,8 +303,8 @@ class Outlet(Protocol):
 
 async def send_on(meter: Meter, answer: Answer, outlet: Outlet) -> None:
     """The answer, as a client may see it and as far as the account pays for it. What becomes of a chunk of the
-    backend's is counted before anybody sees it, and sent on: it was made; what is not yet made is covered first. Who
-    stops between two of them leaves no choice whose end was made and not told. Raises ApiError when it breaks."""
+    backend's is counted before anybody sees it, and sent on as a whole: it was made, and no choice's end may be lost;
+    what is not yet made is covered first. Raises ApiError when it breaks."""
     flow = _Flow(meter, answer.grammar, outlet)
     flow.tell(answer.first)
     while await flow.goes_on():

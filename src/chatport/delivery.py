@@ -1,7 +1,8 @@
 """How an answer leaves: its head exactly once, its frames, a sign of life in a long silence, a copy where one is kept.
 
 The pipeline pushes into a `Sink` that the web room provides, and never yields to it: the client's leaving cancels the
-one task that runs the request, and everything that must happen then happens there.
+one task that runs the request, and everything that must happen then happens there. Frames may leave from outside of
+that task, where their chunks arrive (`push`).
 """
 
 from __future__ import annotations

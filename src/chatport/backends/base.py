@@ -24,7 +24,8 @@ from chatport.wire.stream import Envelope, collect
 Chunks = AbstractAsyncContextManager[AsyncIterator[ChatChunk]]
 
 Take: TypeAlias = Callable[[ChatChunk], bool]
-"""Takes a chunk, without waiting for anything. False: something must be waited for before the next."""
+"""Takes a chunk, without waiting for anything. False: it was taken, and something must be waited for before the next.
+It may be called from outside of the task that pours, and must not end that."""
 
 
 class PouredChunks(AsyncIterator[ChatChunk], ABC):
@@ -32,8 +33,9 @@ class PouredChunks(AsyncIterator[ChatChunk], ABC):
 
     @abstractmethod
     async def pour(self, take: Take) -> bool:
-        """Hands on what is there and what comes, whoever's turn it is. True: `take` has said no, and may be poured into
-        again; False: there are no more. What `take` raises is raised here."""
+        """Hands on what is there and what comes, also from the connection's callback: outside of the caller's task, but
+        in a copy of its context. True: `take` has said no, and the rest may be poured later; False: there are no more.
+        What `take` raises is raised here."""
 
 
 async def pour(chunks: AsyncIterator[ChatChunk], take: Take) -> bool:

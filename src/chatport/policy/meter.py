@@ -105,8 +105,9 @@ class Meter:
         self._sent: float | None = None
         self._first: float | None = None
         self._pieces_due = 0
+        """Pieces at which the next checkpoint is due, or"""
         self._time_due = 0.0
-        """When the next checkpoint is due, whichever comes first."""
+        """the time, whichever comes first."""
 
     # --- Before it is sent -------------------------------------------------------------------------------------------
 

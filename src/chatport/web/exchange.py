@@ -28,8 +28,8 @@ _encoder = msgspec.json.Encoder()
 class Exchange:
     """A request being answered. Every reply carries `x-request-id`, and what `extra` holds when its head leaves.
 
-    Also the pipeline's Sink: `head`, `data`, `end`. What only the turn has to wait for is handed on as the turn's
-    coroutine: one of our own would be made for each reply and each frame.
+    Also the pipeline's Sink: `head`, `now`, `data`, `end`, `whole`. What only the turn has to wait for is handed on as
+    the turn's coroutine: one of our own would be made for each reply and each frame.
     """
 
     caller: Caller

@@ -213,7 +213,7 @@ class Turn:
             self._write(self._head(status, headers + framing))
 
     def now(self, data: bytes) -> bool:
-        """A piece of that reply, if the client is there and reads; whether it was taken."""
+        """A piece of that reply, not empty, if the client is there and reads. False: it was not taken."""
         if self._ready():
             self._write(self._piece(data))
             return True
@@ -221,7 +221,7 @@ class Turn:
 
     async def data(self, data: bytes) -> None:
         """A piece of that reply."""
-        if self._ready() or await self._drained():
+        if data and (self._ready() or await self._drained()):  # an empty chunk would be the last
             self._write(self._piece(data))
 
     async def end(self) -> None:
@@ -233,8 +233,7 @@ class Turn:
             self._over()
 
     def _piece(self, data: bytes) -> bytes:
-        """As it is sent. (An empty chunk would be the last.)"""
-        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked and data else data
+        return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     def _ready(self) -> bool:
         """Whether the client is there and reads: then nothing need be waited for."""

@@ -32,7 +32,7 @@ class Tally:
         self.size = 0
         """Bytes."""
         self._hidden = 0
-        """Tokens that may be in no piece, or in more than its bytes."""
+        """Tokens that there may be beyond those: in chunks that say nothing, around calls, of sound."""
 
     def add(self, chunk: ChatChunk) -> None:
         for choice in chunk.choices:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -119,6 +121,22 @@ async def test_what_take_raises_is_raised_to_who_pours(caplog: pytest.LogCapture
         with pytest.raises(ZeroDivisionError):
             await pour(chunks, take)
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_fault_keeps_nothing_in_memory() -> None:
+    """An outage has thousands of them, and nobody collects circles meanwhile."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with streaming(then_closing(STREAM_HEAD, *WORDS)) as chunks:
+            with suppress(UpstreamFailed):
+                await pour(chunks, Taking())
+            left = weakref.ref(chunks)
+            del chunks
+        await asyncio.sleep(0)
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_who_leaves_is_called_no_more() -> None:

@@ -1,8 +1,8 @@
 """One connection to an upstream: a request goes out, an answer comes in, and perhaps another.
 
 An asyncio protocol around httptools' response parser. It is driven from two sides, the transport's and that of the one
-task which waits for the answer, and does nothing on its own: no timers (the pool sweeps the deadlines of all its
-connections), no retries, no task.
+task which waits for the answer (or has what arrives told to a `listener`), and does nothing on its own: no timers (the
+pool sweeps the deadlines of all its connections), no retries, no task.
 
 Reading pauses when `READ_AHEAD` bytes wait to be taken, so that a slow client slows its upstream. Sending is one write
 of bytes that are in memory anyway; how far it got is known from the transport's water marks, which are set lowest:
@@ -80,7 +80,7 @@ class Connection(asyncio.Protocol):
         self.fault: Fault | None = None
         """What the answer ended with."""
         self.listener: Callable[[], None] | None = None
-        """Called when something happens to the answer, beside who waits for `more`."""
+        """Called when something happens to the answer, instead of `more`. Whoever sets it takes it away again."""
         self.transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._loop: asyncio.AbstractEventLoop

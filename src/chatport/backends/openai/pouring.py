@@ -32,6 +32,8 @@ class UpstreamChunks(PouredChunks):
         """What has arrived. Read one at a time: what was said before a fault goes out before it."""
         self._over = False
         """Nothing more comes."""
+        self._outcome: asyncio.Future[bool] | None = None
+        """Of the pour that is waited for."""
 
     async def __anext__(self) -> ChatChunk:
         while (chunk := next(self._waiting, None)) is None:
@@ -43,24 +45,25 @@ class UpstreamChunks(PouredChunks):
         return chunk
 
     async def pour(self, take: Take) -> bool:
-        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def arrived() -> None:
-            if outcome.done():
-                return
-            try:
-                if (said := self._pour(take)) is not None:
-                    outcome.set_result(said)
-            except Exception as exc:  # noqa: BLE001  it belongs to the task that waits
-                outcome.set_exception(exc)
-
+        # Not kept in a variable here: a fault's traceback leads to this frame, and would keep the connection in memory.
+        self._outcome = asyncio.get_running_loop().create_future()
         # The connection calls in a context of its own, which knows nothing of this request.
-        self._answer.listener = partial(copy_context().run, arrived)
+        self._answer.listener = partial(copy_context().run, self._arrived, take)
         try:
-            arrived()
-            return await outcome
+            self._arrived(take)
+            return await self._outcome
         finally:
-            self._answer.listener = None
+            self._answer.listener = self._outcome = None
+
+    def _arrived(self, take: Take) -> None:
+        """Something has happened to the answer."""
+        if self._outcome is None or self._outcome.done():
+            return
+        try:
+            if (said := self._pour(take)) is not None:
+                self._outcome.set_result(said)
+        except Exception as exc:  # noqa: BLE001  it belongs to the task that waits
+            self._outcome.set_exception(exc)
 
     def _pour(self, take: Take) -> bool | None:
         """Hands on what is there; None: more must be waited for."""
@@ -72,9 +75,9 @@ class UpstreamChunks(PouredChunks):
                 return False if self._over else None
 
     def _read(self) -> bool:
-        """Takes what has arrived; whether that is anything."""
+        """Reads on, what has arrived or the end; whether there may be chunks now."""
         answer, reader = self._answer, self._reader
-        if reader.finished:
+        if reader.finished and not answer.complete:
             answer.hurry(AFTER_FINISH)
         if answer.buffered and not reader.done:
             self._waiting = map(reader.chunk, reader.feed(answer.take()))

@@ -10,7 +10,7 @@ from chatport.backends.openai.counting import estimated
 from chatport.backends.openai.refusals import Asked, failure_in_answer
 from chatport.backends.openai.reply import Piece, chunk_of, read_piece
 from chatport.targets import Bound
-from chatport.wire.chat import NULL, ChatChunk
+from chatport.wire.chat import ChatChunk
 from chatport.wire.errors import UpstreamFailed
 from chatport.wire.sse import MAX_FRAME, SSEDecoder
 from chatport.wire.tally import Tally
@@ -32,7 +32,7 @@ class ReadLimits(Struct, frozen=True, kw_only=True):
 def read(data: bytes, asked: Asked) -> Piece:
     """One chunk or reply. Raises what it becomes where it is an error, UpstreamFailed where it is nothing at all."""
     piece = read_piece(data)
-    if (piece.error is not NULL or piece.base_resp is not None) and piece.failed():
+    if piece.failed():
         raise failure_in_answer(data, asked)
     return piece
 
